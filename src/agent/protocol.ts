@@ -1,0 +1,79 @@
+// What a node agent answers to those who explain: its installed programs, and one real packet.
+// In a lab it travels over the lab's control socket as JSON; on a real cluster over the agent's own socket.
+
+import type { Ip } from '../base/ip.ts'
+import type { Protocol } from '../base/packet.ts'
+import type { RuleHit } from '../dataplane/dataplane.ts'
+import type { LinksProgram } from '../dataplane/links/program.ts'
+import type { NftProgram } from '../linux/nft/program.ts'
+import type { NodeName } from '../model/network.ts'
+import type { ObjectKey } from '../model/origin.ts'
+
+export interface NodeAgentApi {
+	/** The programs read back from the node's kernel now, not those last applied. */
+	read(node: NodeName): Promise<NodePrograms>
+	/** A real connection from inside a pod (or the node itself), traced in every kernel it may cross. */
+	probe(request: ProbeRequest): Promise<ProbeResult>
+}
+
+export interface NodePrograms {
+	readonly node: NodeName
+	readonly links: LinksProgram
+	readonly nftables: NftProgram
+}
+
+export interface ProbeRequest {
+	readonly from: { readonly pod: ObjectKey } | { readonly node: NodeName }
+	readonly to: Ip
+	readonly port: number
+	readonly protocol: Protocol
+	/** The nodes whose kernels are to be traced. */
+	readonly nodes: readonly NodeName[]
+	/** Milliseconds until the connection counts as dropped. */
+	readonly timeout: number
+}
+
+export interface ProbeResult {
+	/** connected: TCP handshake done, or a UDP answer came. */
+	readonly outcome: 'connected' | 'refused' | 'timeout' | 'unreachable' | 'error'
+	/** errno name where the kernel gave one. */
+	readonly errno?: string
+	readonly source: { readonly ip: Ip; readonly port: number }
+	/** Milliseconds from connect() to the answer. */
+	readonly elapsed: number
+	/** What the far side said first, at most 4 KiB, where it said something (stand-ins name their pod). */
+	readonly answer?: string
+	/** Rules hit, in the order the kernels reported them, with the verdict each gave. */
+	readonly rules: readonly (RuleHit & { readonly node: NodeName; readonly verdict: string })[]
+	/** Every interface the first packet of each direction crossed, in time order. Microseconds since the first sighting. */
+	readonly sightings: readonly Sighting[]
+	/** conntrack entries of the connection after it was made, one per node that has one. */
+	readonly conntrack: readonly ConntrackEntry[]
+	/** Counters of rules that changed while the probe ran. */
+	readonly counters: readonly { readonly node: NodeName; readonly rule: RuleHit; readonly packets: number }[]
+	/** Where something could not be observed, and why ("nftables tracing: EPERM"). */
+	readonly missing: readonly string[]
+}
+
+export interface Sighting {
+	readonly node?: NodeName
+	readonly pod?: ObjectKey
+	readonly device: string
+	readonly direction: 'in' | 'out'
+	readonly microseconds: number
+	readonly source: Ip
+	readonly sourcePort: number
+	readonly destination: Ip
+	readonly destinationPort: number
+	readonly reply: boolean
+	/** TCP flags as tcpdump writes them, empty for UDP. */
+	readonly flags: string
+}
+
+export interface ConntrackEntry {
+	readonly node: NodeName
+	readonly protocol: Protocol
+	readonly state?: string
+	readonly original: { readonly source: Ip; readonly sourcePort: number; readonly destination: Ip; readonly destinationPort: number }
+	readonly reply: { readonly source: Ip; readonly sourcePort: number; readonly destination: Ip; readonly destinationPort: number }
+}

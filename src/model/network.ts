@@ -1,0 +1,188 @@
+// The network as Kubernetes means it: what the builders produce, what the walk and every data plane read.
+// Pure data. No API types past this line. Unchanged parts are the same object from one build to the next.
+
+import type { Cidr, Ip } from '../base/ip.ts'
+import type { Protocol } from '../base/packet.ts'
+import type { Table } from '../base/table.ts'
+import type { Finding } from './finding.ts'
+import type { ObjectKey, Origin } from './origin.ts'
+
+export type NodeName = string
+
+export interface NetworkModel {
+	readonly config: NetworkConfig
+	readonly nodes: Table<NodeName, Node>
+	/** By pod key; pods without an address or node are there too (they explain a Service without endpoints). */
+	readonly pods: Table<ObjectKey, Pod>
+	readonly services: Table<ObjectKey, Service>
+	/** Who owns an address: pod IPs, node IPs, ClusterIPs. */
+	readonly addresses: Table<Ip, AddressOwner>
+	readonly policies: Table<ObjectKey, Policy>
+	readonly namespaces: Table<string, Namespace>
+	readonly findings: readonly Finding[]
+}
+
+export interface NetworkConfig {
+	/** `cluster.local` */
+	readonly clusterDomain: string
+	readonly podCidrs: readonly Cidr[]
+	readonly serviceCidrs: readonly Cidr[]
+	/** MTU of a pod's interface. */
+	readonly mtu: number
+	/** ClusterIP of the cluster DNS Service, undefined where there is none. */
+	readonly dnsServiceIp?: Ip
+}
+
+export interface Namespace {
+	readonly name: string
+	readonly labels: Readonly<Record<string, string>>
+	readonly origin: Origin
+}
+
+export interface Node {
+	readonly name: NodeName
+	readonly addresses: readonly Ip[]
+	readonly podCidrs: readonly Cidr[]
+	readonly ready: boolean
+	readonly zone?: string
+	readonly labels: Readonly<Record<string, string>>
+	readonly origin: Origin
+}
+
+export interface Pod {
+	readonly key: ObjectKey
+	readonly uid: string
+	readonly namespace: string
+	readonly name: string
+	readonly labels: Readonly<Record<string, string>>
+	/** Undefined until scheduled. */
+	readonly node?: NodeName
+	readonly ips: readonly Ip[]
+	readonly hostNetwork: boolean
+	readonly phase: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown'
+	readonly ready: boolean
+	readonly terminating: boolean
+	/** `hostname.subdomain.namespace.svc.cluster.local` where set. */
+	readonly hostname?: string
+	readonly subdomain?: string
+	readonly ports: readonly ContainerPort[]
+	readonly dns: PodDns
+	/** The workload that owns it: `Deployment default/web`; the pod itself where it has no owner. */
+	readonly owner: { readonly kind: string; readonly key: ObjectKey }
+	readonly origin: Origin
+}
+
+export interface ContainerPort {
+	readonly container: string
+	readonly name?: string
+	readonly port: number
+	readonly protocol: Protocol
+	readonly origin: Origin
+}
+
+/** What the kubelet writes into the pod's /etc/resolv.conf (dnsPolicy and dnsConfig applied). */
+export interface PodDns {
+	readonly nameservers: readonly Ip[]
+	readonly searches: readonly string[]
+	readonly options: readonly { readonly name: string; readonly value?: string }[]
+	readonly origin: Origin
+}
+
+export type ServiceType = 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'ExternalName'
+
+export interface Service {
+	readonly key: ObjectKey
+	readonly namespace: string
+	readonly name: string
+	readonly type: ServiceType
+	/** Empty for headless and ExternalName. */
+	readonly clusterIps: readonly Ip[]
+	readonly headless: boolean
+	readonly externalName?: string
+	readonly selector?: Readonly<Record<string, string>>
+	readonly publishNotReadyAddresses: boolean
+	/** Seconds; undefined without session affinity. */
+	readonly sessionAffinity?: number
+	readonly internalTrafficPolicy: 'Cluster' | 'Local'
+	readonly externalTrafficPolicy: 'Cluster' | 'Local'
+	readonly ports: readonly ServicePort[]
+	readonly origin: Origin
+}
+
+export interface ServicePort {
+	readonly name: string
+	readonly protocol: Protocol
+	readonly port: number
+	readonly nodePort?: number
+	readonly targetPort: number | string
+	readonly appProtocol?: string
+	/** Every endpoint of the port, also those that may not serve now; `endpoints.ts` says who may. Sorted by address, then port. */
+	readonly endpoints: readonly Endpoint[]
+	readonly origin: Origin
+}
+
+export interface Endpoint {
+	readonly ip: Ip
+	readonly port: number
+	readonly pod?: ObjectKey
+	readonly node?: NodeName
+	readonly zone?: string
+	readonly hostname?: string
+	readonly ready: boolean
+	readonly serving: boolean
+	readonly terminating: boolean
+	readonly hints: readonly { readonly kind: 'node' | 'zone'; readonly name: string }[]
+	readonly origin: Origin
+}
+
+export type AddressOwner =
+	| { readonly kind: 'pod'; readonly pod: ObjectKey }
+	| { readonly kind: 'node'; readonly node: NodeName }
+	| { readonly kind: 'service'; readonly service: ObjectKey }
+
+/** networking.k8s.io/v1 NetworkPolicy, selectors kept as predicates over labels so that the walk can say what failed. */
+export interface Policy {
+	readonly key: ObjectKey
+	readonly namespace: string
+	readonly subject: LabelSelector
+	/** undefined: this policy does not isolate that direction. An empty list denies all. */
+	readonly ingress?: readonly PolicyRule[]
+	readonly egress?: readonly PolicyRule[]
+	readonly origin: Origin
+}
+
+export interface PolicyRule {
+	/** Empty: any peer. */
+	readonly peers: readonly PolicyPeer[]
+	/** Empty: any port and protocol. */
+	readonly ports: readonly PolicyPort[]
+	readonly origin: Origin
+}
+
+export type PolicyPeer =
+	| {
+			readonly kind: 'pods'
+			/** undefined: the policy's own namespace. */
+			readonly namespaces?: LabelSelector
+			/** undefined: all pods. */
+			readonly pods?: LabelSelector
+			readonly origin: Origin
+	  }
+	| { readonly kind: 'block'; readonly cidr: Cidr; readonly except: readonly Cidr[]; readonly origin: Origin }
+
+export interface PolicyPort {
+	readonly protocol: Protocol
+	/** undefined: all ports of the protocol; a name is resolved for each destination pod. */
+	readonly port?: number | string
+	readonly endPort?: number
+	readonly origin: Origin
+}
+
+export interface LabelSelector {
+	readonly matchLabels: Readonly<Record<string, string>>
+	readonly matchExpressions: readonly {
+		readonly key: string
+		readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist'
+		readonly values: readonly string[]
+	}[]
+}
