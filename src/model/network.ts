@@ -107,7 +107,20 @@ export interface Service {
 	readonly externalTrafficPolicy: 'Cluster' | 'Local'
 	readonly ports: readonly ServicePort[]
 	readonly origin: Origin
+	/** Origins of single fields that decide something, with the line of the field where the manifest is known. */
+	readonly fields?: Readonly<Partial<Record<ServiceField, Origin>>>
 }
+
+export type ServiceField =
+	| 'type'
+	| 'clusterIP'
+	| 'selector'
+	| 'externalName'
+	| 'internalTrafficPolicy'
+	| 'externalTrafficPolicy'
+	| 'sessionAffinity'
+	| 'trafficDistribution'
+	| 'publishNotReadyAddresses'
 
 export interface ServicePort {
 	readonly name: string
