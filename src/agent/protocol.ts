@@ -31,6 +31,8 @@ export interface ProbeRequest {
 	readonly nodes: readonly NodeName[]
 	/** Milliseconds until the connection counts as dropped. */
 	readonly timeout: number
+	/** Base64 of what to send (a DNS query, say); undefined: the probe's own greeting. */
+	readonly payload?: string
 }
 
 export interface ProbeResult {
@@ -43,6 +45,8 @@ export interface ProbeResult {
 	readonly elapsed: number
 	/** What the far side said first, at most 4 KiB, where it said something (stand-ins name their pod). */
 	readonly answer?: string
+	/** Base64 of the first bytes that came back, at most 4 KiB. */
+	readonly answerBytes?: string
 	/** Rules hit, in the order the kernels reported them, with the verdict each gave. */
 	readonly rules: readonly (RuleHit & { readonly node: NodeName; readonly verdict: string })[]
 	/** Every interface the first packet of each direction crossed, in time order. Microseconds since the first sighting. */
