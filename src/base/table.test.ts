@@ -76,12 +76,13 @@ test('apply(diff(a, b), a) = b, each key once', () => {
 })
 
 test('the same entries have the same shape, whatever the order they came in', () => {
+	const shape = (t: Table<string, number>) => JSON.stringify(t, (name, v) => (name === 'owner' ? undefined : v))
 	fc.assert(
 		fc.property(changes, (list) => {
-			const entries = sorted(runMap(list))
-			// A trie that is not canonical would show in the iteration order, which follows the shape.
-			const keys = (t: Table<string, number>) => [...t.keys()].filter((k) => !twins.some((w) => k.startsWith(w)))
-			assert.deepEqual(keys(run(emptyTable(), list)), keys(tableOf(entries)))
+			// Of a collision the order of arrival shows; that costs nothing and is left as it is.
+			const plain = list.filter((c) => !twins.some((w) => c.key.startsWith(w)))
+			assert.equal(shape(run(emptyTable(), plain)), shape(tableOf(sorted(runMap(plain)))))
+			assert.equal(shape(runDraft(emptyTable(), plain)), shape(tableOf(sorted(runMap(plain)))))
 		}),
 	)
 })
@@ -119,7 +120,7 @@ test('a draft ends with its mutate, and a throw keeps the table', () => {
 })
 
 test('a diff visits what differs, not what is there', () => {
-	const a = tableOf(Array.from({ length: 20_000 }, (_, i) => [`default/service-${i}`, i] as const))
+	const a = tableOf<string, number>(Array.from({ length: 20_000 }, (_, i) => [`default/service-${i}`, i] as const))
 	const b = a.set('default/service-77', -1).delete('default/service-5').set('new', 1)
 	const seen: unknown[] = []
 	diffTables(a, b, (k, before, after) => seen.push([k, before, after]))
