@@ -78,6 +78,16 @@ export interface ConntrackEntry {
 	readonly node: NodeName
 	readonly protocol: Protocol
 	readonly state?: string
-	readonly original: { readonly source: Ip; readonly sourcePort: number; readonly destination: Ip; readonly destinationPort: number }
-	readonly reply: { readonly source: Ip; readonly sourcePort: number; readonly destination: Ip; readonly destinationPort: number }
+	readonly original: {
+		readonly source: Ip
+		readonly sourcePort: number
+		readonly destination: Ip
+		readonly destinationPort: number
+	}
+	readonly reply: {
+		readonly source: Ip
+		readonly sourcePort: number
+		readonly destination: Ip
+		readonly destinationPort: number
+	}
 }
