@@ -9,6 +9,7 @@ type Change = { key: string; value: number | undefined }
 const twins = ['costarring', 'liquid', 'declinate', 'macallums', 'altarage', 'zinke']
 const key = fc.oneof(
 	fc.string({ maxLength: 3 }),
+	fc.nat(50).map((n) => `k${n}`),
 	fc.constantFrom(...twins).chain((t) => fc.constantFrom(t, `${t}/a`, `${t}/b`)),
 )
 const changes = fc.array(fc.record({ key, value: fc.option(fc.nat(5), { nil: undefined }) }), { maxLength: 200 })
