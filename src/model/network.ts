@@ -31,6 +31,15 @@ export interface NetworkConfig {
 	readonly mtu: number
 	/** ClusterIP of the cluster DNS Service, undefined where there is none. */
 	readonly dnsServiceIp?: Ip
+	/** resolv.conf of the nodes, which pods with dnsPolicy Default inherit. Undefined: it names no server. */
+	readonly nodeDns?: ResolverConfig
+}
+
+/** The three statements of resolv.conf(5) that Kubernetes writes. */
+export interface ResolverConfig {
+	readonly nameservers: readonly Ip[]
+	readonly searches: readonly string[]
+	readonly options: readonly { readonly name: string; readonly value?: string }[]
 }
 
 export interface Namespace {
@@ -81,10 +90,7 @@ export interface ContainerPort {
 }
 
 /** What the kubelet writes into the pod's /etc/resolv.conf (dnsPolicy and dnsConfig applied). */
-export interface PodDns {
-	readonly nameservers: readonly Ip[]
-	readonly searches: readonly string[]
-	readonly options: readonly { readonly name: string; readonly value?: string }[]
+export interface PodDns extends ResolverConfig {
 	readonly origin: Origin
 }
 
