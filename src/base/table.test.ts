@@ -12,7 +12,10 @@ const key = fc.oneof(
 	fc.nat(50).map((n) => `k${n}`),
 	fc.constantFrom(...twins).chain((t) => fc.constantFrom(t, `${t}/a`, `${t}/b`)),
 )
-const changes = fc.array(fc.record({ key, value: fc.option(fc.nat(5), { nil: undefined }) }), { maxLength: 200 })
+const changes = fc.array(fc.record({ key, value: fc.option(fc.nat(5), { nil: undefined }) }), {
+	maxLength: 200,
+	size: 'max',
+})
 
 function run(table: Table<string, number>, list: readonly Change[]): Table<string, number> {
 	return list.reduce((t, c) => (c.value === undefined ? t.delete(c.key) : t.set(c.key, c.value)), table)
