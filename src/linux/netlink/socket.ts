@@ -64,14 +64,15 @@ export interface NetlinkError {
 	readonly offset?: number
 }
 
-// Larger than any datagram of the kernel: it fills dumps to at most 32 KiB.
+// Larger than any datagram of the kernel: it fills dumps to at most 32 KiB. One buffer for all sockets of the thread:
+// receiving is synchronous and every datagram is copied out at once.
 const datagramSize = 1 << 16
+let datagram: Buffer | undefined
 
 export class NetlinkSocket {
 	readonly fd: number
 	/** Multicast overruns seen: each one means that messages were lost. */
 	overruns = 0
-	readonly #buffer = Buffer.allocUnsafeSlow(datagramSize)
 	#open = true
 
 	/** Opens a socket in the calling thread's namespace. Throws Failure (EPERM, EPROTONOSUPPORT, …). */
@@ -127,9 +128,9 @@ export class NetlinkSocket {
 		const messages: NetlinkMessage[] = []
 		while (this.#open) {
 			try {
-				const datagram = this.#take()
-				if (datagram === undefined) break
-				messages.push(...readMessages(datagram))
+				const next = this.#take()
+				if (next === undefined) break
+				messages.push(...readMessages(next))
 			} catch (e) {
 				if (!isFailure(e, 'ENOBUFS')) throw e
 				this.overruns++
@@ -159,10 +160,11 @@ export class NetlinkSocket {
 	}
 
 	#take(): Buffer | undefined {
-		const n = recv(this.fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC)
+		const buffer = (datagram ??= Buffer.allocUnsafeSlow(datagramSize))
+		const n = recv(this.fd, buffer, MSG_DONTWAIT | MSG_TRUNC)
 		if (n === undefined) return undefined
 		if (n > datagramSize) throw new Failure('EMSGSIZE', `Cannot read a netlink datagram of ${n} bytes`)
-		return Buffer.from(this.#buffer.subarray(0, n))
+		return Buffer.from(buffer.subarray(0, n))
 	}
 
 	#replies(owed: number): NetlinkMessage[] {
@@ -171,9 +173,9 @@ export class NetlinkSocket {
 		let settled = 0
 		// Drained to the end, also after an error: a reply left behind would be taken for the next request's.
 		for (;;) {
-			const datagram = this.#take()
-			if (datagram === undefined) break
-			for (const message of readMessages(datagram)) {
+			const next = this.#take()
+			if (next === undefined) break
+			for (const message of readMessages(next)) {
 				if (message.type === NLMSG_ERROR) {
 					settled++
 					const errno = -message.body.readInt32LE(0)
