@@ -1,7 +1,8 @@
 // Finds a Node that runs TypeScript by itself (24 or newer): this process's own, else the one of the npm package `node`.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import * as module from 'node:module'
+import { homedir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
@@ -13,7 +14,7 @@ export const nodeFlags = ['--disable-warning=ExperimentalWarning']
 /** The path of a Node 24 or newer, or undefined. */
 export function findNode() {
 	if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath
-	const require = createRequire(import.meta.url)
+	const require = module.createRequire(import.meta.url)
 	for (const name of ['node/bin/node', `node-linux-${process.arch}/bin/node`, `node-darwin-${process.arch}/bin/node`]) {
 		for (const base of [join(root, 'node_modules'), ...(require.resolve.paths('node') ?? [])]) {
 			const path = join(base, name)
@@ -33,7 +34,10 @@ export function launch(file, args) {
 		process.exit(2)
 	}
 	const path = resolve(file)
+	// Types are stripped once, not at every start: 120 files load in 60 ms instead of 330.
+	process.env.NODE_COMPILE_CACHE ??= join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'podwire', 'node')
 	if (node === process.execPath) {
+		module.enableCompileCache?.(process.env.NODE_COMPILE_CACHE)
 		process.argv.splice(1, process.argv.length - 1, path, ...args)
 		import(pathToFileURL(path).href)
 		return

@@ -1,0 +1,111 @@
+// The command line: one file per command beside this one, loaded only when it runs.
+
+import { Command, CommanderError, Option } from 'commander'
+import { messageOf } from '../base/failure.ts'
+import { CommandError, exit } from './exit.ts'
+import type { CommonOptions } from './options.ts'
+
+const program = new Command('podwire')
+	.description('The whole Kubernetes network, and an explanation for every packet.')
+	.enablePositionalOptions()
+	.showHelpAfterError('(run with --help for the options)')
+	.exitOverride()
+
+const collect = (value: string, list: string[]): string[] => [...list, value]
+
+function common(command: Command): Command {
+	return command
+		.option('--name <lab>', 'the lab (default: the only one running, else "podwire"; env PODWIRE_NAME)')
+		.option('-o, --output <format>', 'json, yaml or wide')
+		.option('-q, --quiet', 'say nothing on stderr but errors')
+		.option('-v, --verbose', 'say each step on stderr')
+		.addOption(new Option('--color <when>', 'auto, always or never').default('auto'))
+		.option('--timeout <duration>', 'how long to wait: 30s, 2m, 500ms')
+}
+
+function cluster(command: Command): Command {
+	return common(command)
+		.option('-f, --filename <path>', 'manifests alone, nothing running: file, directory or - (repeatable)', collect, [])
+		.option('--kubeconfig <file>', 'a live cluster of this kubeconfig')
+		.option('--context <name>', 'a context of the kubeconfig')
+		.option('-n, --namespace <name>', 'the namespace of names without one', 'default')
+}
+
+function run<T extends CommonOptions>(load: () => Promise<(options: T, args: readonly string[]) => Promise<number>>) {
+	return async (...params: unknown[]) => {
+		const command = params.at(-1) as Command
+		const action = await load()
+		process.exitCode = await action(command.opts() as T, command.args)
+	}
+}
+
+common(program.command('up').description("bring a cluster network up from the user's manifests"))
+	.option('-f, --filename <path>', 'manifests: file, directory or - (repeatable)', collect, [])
+	.option('--nodes <n>', 'number of nodes (default 3)')
+	.addOption(new Option('--dataplane <kind>', 'kernel or paper (default: what the machine and the rights allow)'))
+	.option('-n, --namespace <name>', 'the namespace of objects without one', 'default')
+	.option('--config <file>', 'podwire.yaml (default: ./podwire.yaml where there is one)')
+	.option('--no-kubeconfig', "leave the user's kubeconfig alone")
+	.option('--no-wait', 'return when the API server answers, without waiting for the pods')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire up                                  an empty cluster of three nodes
+  podwire up -f shop/ -f policies.yaml        the network of these manifests
+  helm template ./chart | podwire up -f -     of what another tool prints
+
+Exit codes: 0 ready, 1 not everything became ready, 2 bad input, 3 the machine does not allow it.`,
+	)
+	.action(run(async () => (await import('./up.ts')).up))
+
+common(program.command('down').description('remove a lab and every trace of it, also after a crash'))
+	.option('--all', 'every lab of this user')
+	.addHelpText('after', '\nExamples:\n  podwire down\n  podwire down --name ci-42\n  podwire down --all')
+	.action(run(async () => (await import('./down.ts')).down))
+
+common(program.command('status').description('what runs: nodes, pods, the API server, the data plane'))
+	.addHelpText('after', '\nExamples:\n  podwire status\n  podwire status -o json\n  podwire status --name ci-42')
+	.action(run(async () => (await import('./status.ts')).status))
+
+common(program.command('doctor').description('what this machine allows, each line with its fix'))
+	.addHelpText('after', '\nExamples:\n  podwire doctor\n  podwire doctor -o json\n  sudo podwire doctor')
+	.action(run(async () => (await import('./doctor.ts')).doctor))
+
+cluster(
+	program
+		.command('trace')
+		.description('explain one flow hop by hop: what should, what would and what did happen')
+		.argument('<from>', 'pod/NAME, deploy/NAME, node/NAME, ns/X/pod/Y, NAME, an IP')
+		.argument('<to>', 'the same, svc/NAME or a DNS name, with :PORT (number, name, udp/53)'),
+)
+	.option('--no-probe', 'send no packet: should and would only')
+	.option('--protocol <name>', 'tcp, udp or sctp (default tcp)')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire trace deploy/frontend cartservice:7070
+  podwire trace -f manifests/ deploy/web svc/api:http
+  podwire trace pod/web-0 10.96.0.10:udp/53 -o json
+
+Exit codes: 0 delivered, 1 not delivered, 2 usage or input, 3 could not tell.`,
+	)
+	.action(run(async () => (await import('./trace.ts')).trace))
+
+common(program.command('version').description('the version of podwire and of what it stands on')).action(
+	run(async () => (await import('./version.ts')).version),
+)
+
+try {
+	await program.parseAsync(process.argv)
+} catch (e) {
+	if (e instanceof CommanderError) process.exitCode = e.exitCode === 0 ? exit.ok : exit.usage
+	else if (e instanceof CommandError) {
+		process.stderr.write(`podwire: ${e.message}\n${e.hint === undefined ? '' : `  ${e.hint}\n`}`)
+		process.exitCode = e.exitCode
+	} else {
+		process.stderr.write(`podwire: internal error: ${messageOf(e)}\n${e instanceof Error ? `${e.stack ?? ''}\n` : ''}`)
+		process.exitCode = exit.internal
+	}
+}

@@ -1,0 +1,45 @@
+// The state of a cluster as its API gives it now, with the places its objects were read from.
+
+import type { Clock } from '../base/clock.ts'
+import { isFailure } from '../base/failure.ts'
+import type { KubeClient } from '../kube/client.ts'
+import { resourceOf } from '../kube/resources.ts'
+import { type ClusterConfig, type ClusterState, emptyState, type ObjectSource, setObject, setSource, stateKinds } from '../model/state.ts'
+
+export interface Collected {
+	readonly state: ClusterState
+	/** Kinds the API refused or does not have, with the reason: the model lacks them. */
+	readonly missing: readonly string[]
+	/** When the lists were read, milliseconds since the epoch. */
+	readonly at: number
+}
+
+/** Lists every kind the model reads. Throws Failure where the API server cannot be reached at all. */
+export async function collectState(
+	client: KubeClient,
+	options: {
+		readonly config?: Partial<ClusterConfig>
+		readonly sources?: Readonly<Record<string, ObjectSource>>
+		readonly clock: Clock
+	},
+): Promise<Collected> {
+	const missing: string[] = []
+	const lists = await Promise.all(
+		Object.entries(stateKinds).map(async ([kind, { apiVersion }]) => {
+			try {
+				return (await client.list(resourceOf(apiVersion, kind))).items.map((o) => ({ ...o, apiVersion, kind }))
+			} catch (e) {
+				if (!isFailure(e, 'Forbidden') && !isFailure(e, 'NotFound')) throw e
+				missing.push(`${kind}: ${e.message}`)
+				return []
+			}
+		}),
+	)
+	let state = emptyState(options.config)
+	for (const items of lists) for (const object of items) state = setObject(state, object)
+	for (const [id, source] of Object.entries(options.sources ?? {})) {
+		const space = id.indexOf(' ')
+		state = setSource(state, id.slice(0, space), id.slice(space + 1), source)
+	}
+	return { state, missing, at: options.clock.now() }
+}

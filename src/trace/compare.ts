@@ -1,0 +1,182 @@
+// The three testimonies side by side; their first disagreement is the diagnosis.
+
+import { type Path, type Point, pathKey, pointAt, type Stage, stages, type Testimony, type WitnessName } from './witness.ts'
+
+export interface Row {
+	readonly stage: Stage
+	readonly should?: Point
+	readonly would?: Point
+	readonly did?: Point
+	readonly agree: boolean
+}
+
+export interface Disagreement {
+	readonly stage: Stage
+	/** Who says what, in one sentence. */
+	readonly text: string
+}
+
+export interface Comparison {
+	/** The stages of one path: the one the packet took, else the first possible. */
+	readonly rows: readonly Row[]
+	readonly disagreement?: Disagreement
+	/** As the packet fared; without a packet as the rules say; without rules as the manifests say. */
+	readonly verdict: 'delivered' | 'not-delivered' | 'unknown'
+	readonly disposition: string
+	/** The first line a person reads. */
+	readonly headline: string
+}
+
+export function compare(should: Testimony, would: Testimony, did: Testimony): Comparison {
+	const path = choose(should, would, did)
+	const rows = stages.flatMap((stage): Row[] => {
+		const row = {
+			stage,
+			...at('should', path.should, stage),
+			...at('would', path.would, stage),
+			...at('did', path.did, stage),
+		}
+		if (row.should === undefined && row.would === undefined && row.did === undefined) return []
+		return [{ ...row, agree: agree(row) }]
+	})
+	const unenforced = rows.find((r) => r.should?.enforced === false && r.should.result === 'deny')
+	const disagreement = firstDisagreement(rows, should, would, did, unenforced)
+	const decisive = path.did ?? path.would ?? path.should
+	const verdict = decisive === undefined ? 'unknown' : decisive.delivered ? 'delivered' : 'not-delivered'
+	const disposition = decisive?.disposition ?? 'unknown'
+	return {
+		rows,
+		verdict,
+		disposition,
+		headline: headline({ verdict, path, disagreement, unenforced, heard: heard(should, would, did) }),
+		...(disagreement === undefined ? {} : { disagreement }),
+	}
+}
+
+type Chosen = { readonly [W in WitnessName]: Path | undefined }
+
+function pathsOf(testimony: Testimony): readonly Path[] {
+	return 'paths' in testimony ? testimony.paths : []
+}
+
+function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
+	const taken = pathsOf(did)[0]
+	const find = (paths: readonly Path[], like: Path | undefined): Path | undefined =>
+		like === undefined ? paths[0] : (paths.find((p) => pathKey(p) === pathKey(like)) ?? paths[0])
+	const rules = find(pathsOf(would), taken)
+	return { should: find(pathsOf(should), taken ?? rules), would: rules, did: taken }
+}
+
+function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in WitnessName]?: Point } {
+	const point = pointAt(path, stage)
+	return point === undefined ? {} : { [name]: point }
+}
+
+/** Witnesses that speak at a stage must say the same; a stage the data plane does not carry out yet is not compared. */
+function agree(row: { should?: Point; would?: Point; did?: Point }): boolean {
+	if (row.should?.enforced === false) return true
+	const said = [row.should, row.would, row.did].filter((p) => p !== undefined).map((p) => p.result)
+	return new Set(said).size <= 1
+}
+
+function firstDisagreement(
+	rows: readonly Row[],
+	should: Testimony,
+	would: Testimony,
+	did: Testimony,
+	unenforced: Row | undefined,
+): Disagreement | undefined {
+	const sets = compareSets(should, would, did)
+	for (const stage of stages) {
+		if (sets?.stage === stage) return sets
+		const row = rows.find((r) => r.stage === stage)
+		if (row !== undefined && !row.agree) return { stage, text: sentence(row) }
+	}
+	// Each stage agrees or only some witnesses reach it: then the ends are compared.
+	const ends = (['should', 'would', 'did'] as const).flatMap((name) => {
+		const path = choose(should, would, did)[name]
+		return path === undefined ? [] : [{ name, path }]
+	})
+	if (unenforced === undefined && new Set(ends.map((e) => e.path.delivered)).size > 1) {
+		return {
+			stage: 'deliver',
+			text: ends.map((e) => `${e.name}: ${e.path.disposition}`).join('; '),
+		}
+	}
+	return undefined
+}
+
+/** Should and would must allow the same endpoints with the same chances, and did must have reached one of them. */
+function compareSets(should: Testimony, would: Testimony, did: Testimony): Disagreement | undefined {
+	if (!('paths' in should)) return undefined
+	const weigh = (paths: readonly Path[]): Map<string, number> => {
+		const map = new Map<string, number>()
+		for (const path of paths) map.set(pathKey(path), (map.get(pathKey(path)) ?? 0) + path.chance)
+		return map
+	}
+	const expected = weigh(should.paths)
+	if ('paths' in would && should.paths.length > 1) {
+		const found = weigh(would.paths)
+		const missing = [...expected.keys()].filter((k) => !found.has(k))
+		const extra = [...found.keys()].filter((k) => !expected.has(k))
+		if (missing.length > 0 || extra.length > 0) {
+			const parts = [
+				...(missing.length > 0 ? [`the manifests name ${missing.join(', ')}, the rules on the node do not`] : []),
+				...(extra.length > 0 ? [`the rules on the node name ${extra.join(', ')}, the manifests do not`] : []),
+			]
+			return { stage: 'service', text: parts.join('; ') }
+		}
+		for (const [key, chance] of expected) {
+			const other = found.get(key) ?? 0
+			if (Math.abs(other - chance) > 1e-6) {
+				return { stage: 'service', text: `${key} should be taken with chance ${chance}, the rules take it with ${other}` }
+			}
+		}
+	}
+	const taken = 'paths' in did ? did.paths[0] : undefined
+	const service = pointAt(taken, 'service')
+	if (service !== undefined && expected.size > 0 && !expected.has(service.result)) {
+		return { stage: 'service', text: `the packet went to ${service.result}; should: ${[...expected.keys()].join(', ')}` }
+	}
+	return undefined
+}
+
+function sentence(row: Row): string {
+	return (['should', 'would', 'did'] as const)
+		.flatMap((name) => {
+			const point = row[name]
+			return point === undefined ? [] : [`${name}: ${point.result}`]
+		})
+		.join('; ')
+}
+
+function heard(should: Testimony, would: Testimony, did: Testimony): readonly WitnessName[] {
+	const all = { should, would, did }
+	return (['should', 'would', 'did'] as const).filter((name) => 'paths' in all[name] && pathsOf(all[name]).length > 0)
+}
+
+function headline(input: {
+	verdict: Comparison['verdict']
+	path: Chosen
+	disagreement: Disagreement | undefined
+	unenforced: Row | undefined
+	heard: readonly WitnessName[]
+}): string {
+	const { verdict, path, disagreement, unenforced } = input
+	const fate = verdict === 'unknown' ? 'could not tell' : fateOf(path)
+	if (disagreement !== undefined) return `${fate}; the witnesses disagree at ${disagreement.stage}: ${disagreement.text}`
+	if (unenforced?.should !== undefined) {
+		return `${fate}; NetworkPolicy denies it (${unenforced.stage}), which this data plane does not enforce yet`
+	}
+	const names = input.heard
+	if (names.length < 2) return names.length === 1 ? `${fate} (${names[0]})` : fate
+	return `${fate}: ${names.slice(0, -1).join(', ')} and ${names.at(-1)} agree`
+}
+
+function fateOf(path: Chosen): string {
+	const decisive = path.did ?? path.would ?? path.should
+	if (decisive === undefined) return 'could not tell'
+	if (decisive.delivered) return 'delivered'
+	const reason = path.should !== undefined && !path.should.delivered ? path.should.disposition : decisive.disposition
+	return `not delivered: ${reason}`
+}

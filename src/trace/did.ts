@@ -1,0 +1,126 @@
+// The third witness: a real packet. What the probe saw, in the form the others are compared with.
+
+import type { ProbeResult, Sighting } from '../agent/protocol.ts'
+import type { NetworkModel } from '../model/network.ts'
+import type { Flow } from '../walk/trace.ts'
+import type { Path, Point } from './witness.ts'
+
+/** What the packet's DNS query brought, asked from inside the source pod. */
+export interface Answered {
+	readonly name: string
+	readonly address: string | undefined
+	readonly queries: readonly { readonly name: string; readonly answer: string; readonly milliseconds: number }[]
+	readonly server: string
+}
+
+/** One packet takes one path. */
+export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel, answered: Answered | undefined): Path {
+	const points: Point[] = []
+	if (answered !== undefined) points.push(namePoint(answered))
+	const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
+	const isService = destination !== undefined && model.addresses.get(destination as never)?.kind === 'service'
+	const entry = probe.conntrack.find((e) => e.original.source === probe.source.ip && e.original.sourcePort === probe.source.port)
+	const translated = entry !== undefined && (entry.reply.source !== entry.original.destination || entry.reply.sourcePort !== entry.original.destinationPort)
+	const connected = probe.outcome === 'connected'
+	const refused = probe.outcome === 'refused' || probe.outcome === 'unreachable'
+	const rules = probe.rules.filter((r, i) => probe.rules.findIndex((o) => o.node === r.node && o.chain === r.chain && o.handle === r.handle) === i)
+	const translating = rules.filter((r) => r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text))
+	if (translated && entry !== undefined) {
+		points.push({
+			stage: 'service',
+			result: `${entry.reply.source}:${entry.reply.sourcePort}`,
+			text: `went to ${entry.reply.source}:${entry.reply.sourcePort}`,
+			because: [],
+			rules: translating,
+			details: probe.conntrack.map(
+				(e) =>
+					`conntrack on ${e.node}: ${e.protocol}${e.state === undefined ? '' : ` ${e.state}`} ${e.original.source}:${e.original.sourcePort} → ${e.original.destination}:${e.original.destinationPort}, reply ${e.reply.source}:${e.reply.sourcePort} → ${e.reply.destination}:${e.reply.destinationPort}`,
+			),
+		})
+	} else if (isService && !connected) {
+		points.push({
+			stage: 'service',
+			result: refused ? 'reject' : 'drop',
+			text: refused ? `refused at once${probe.errno === undefined ? '' : ` (${probe.errno})`}` : `no answer in ${Math.round(probe.elapsed)} ms`,
+			because: [],
+			rules,
+			details: [],
+		})
+	}
+	const way = probe.sightings.filter((s) => !s.reply)
+	const nodes = nodesOf(way)
+	const ended = isService && !translated && !connected
+	if (!ended && nodes.length > 0) {
+		points.push({
+			stage: 'route',
+			result: nodes.join(' > '),
+			text: nodes.length > 1 ? nodes.join(' → ') : `within ${nodes[0]}`,
+			because: [],
+			rules: [],
+			details: way.map(sightingText),
+		})
+	}
+	if (!ended) {
+		points.push({
+			stage: 'deliver',
+			result: connected ? 'delivered' : probe.outcome,
+			text: connected
+				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${formatMilliseconds(probe.elapsed)}${answerText(probe)}`
+				: `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${formatMilliseconds(probe.elapsed)}`,
+			because: [],
+			rules: translated ? [] : translating,
+			details: probe.counters.filter((c) => c.packets > 0).map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),
+		})
+	}
+	const back = probe.sightings.filter((s) => s.reply)
+	if (connected && back.length > 0) {
+		const last = back.at(-1)
+		points.push({
+			stage: 'reply',
+			result: 'returned',
+			text: `came back as ${last?.source}:${last?.sourcePort}`,
+			because: [],
+			rules: [],
+			details: back.map(sightingText),
+		})
+	}
+	return { chance: 1, points, disposition: connected ? 'delivered' : probe.outcome, delivered: connected }
+}
+
+function namePoint(answered: Answered): Point {
+	const total = answered.queries.reduce((sum, q) => sum + q.milliseconds, 0)
+	return {
+		stage: 'name',
+		result: answered.address ?? 'reject',
+		text:
+			answered.address === undefined
+				? `${answered.server} knows no such name`
+				: `${answered.server} answered ${answered.address} in ${formatMilliseconds(total)}, ${answered.queries.length} ${answered.queries.length === 1 ? 'query' : 'queries'}`,
+		because: [],
+		rules: [],
+		details: answered.queries.map((q) => `${q.name} ${q.answer} ${formatMilliseconds(q.milliseconds)}`),
+	}
+}
+
+function nodesOf(sightings: readonly Sighting[]): readonly string[] {
+	const nodes: string[] = []
+	for (const s of sightings) if (s.node !== undefined && nodes.at(-1) !== s.node) nodes.push(s.node)
+	return nodes
+}
+
+function sightingText(s: Sighting): string {
+	const where = s.pod === undefined ? (s.node ?? '?') : `pod ${s.pod}`
+	return `+${s.microseconds.toFixed(0)} µs ${where} ${s.device} ${s.direction} ${s.source}:${s.sourcePort} > ${s.destination}:${s.destinationPort}${s.flags === '' ? '' : ` [${s.flags}]`}`
+}
+
+function answerText(probe: ProbeResult): string {
+	if (probe.answer === undefined) return ''
+	const pod = /"pod"\s*:\s*"([^"]+)"/.exec(probe.answer)?.[1]
+	if (pod !== undefined) return `, answered by pod ${pod}`
+	const line = probe.answer.split('\n')[0]?.trim() ?? ''
+	return line === '' ? '' : `, it said ${JSON.stringify(line.slice(0, 60))}`
+}
+
+function formatMilliseconds(ms: number): string {
+	return ms < 10 ? `${ms.toFixed(2)} ms` : `${Math.round(ms)} ms`
+}

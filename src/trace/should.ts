@@ -1,0 +1,177 @@
+// The first witness: the model's walk, in the form the others are compared with.
+
+import type { Origin } from '../model/origin.ts'
+import type { Hop, StepWithReason, Trace } from '../walk/trace.ts'
+import type { Path, Point, Stage } from './witness.ts'
+
+/** The walk's traces as paths. */
+export function pathsOfTraces(traces: readonly Trace[]): readonly Path[] {
+	return traces.map(pathOfTrace)
+}
+
+interface Draft {
+	result?: string
+	text?: string
+	because: Origin[]
+	details: string[]
+	enforced?: boolean
+}
+
+function pathOfTrace(trace: Trace): Path {
+	const drafts = new Map<Stage, Draft>()
+	const draft = (stage: Stage): Draft => {
+		let d = drafts.get(stage)
+		if (d === undefined) drafts.set(stage, (d = { because: [], details: [] }))
+		return d
+	}
+	const nodes: string[] = []
+	for (const hop of trace.hops) {
+		if (hop.node !== undefined && nodes.at(-1) !== hop.node) nodes.push(hop.node)
+		for (const step of hop.steps) record(draft, hop, step, trace)
+	}
+	const route = drafts.get('route')
+	if (route !== undefined) {
+		route.result = nodes.join(' > ')
+		route.text = nodes.length > 1 ? nodes.join(' → ') : `within ${nodes[0] ?? 'the pod'}`
+	}
+	if (trace.disposition === 'delivered' && trace.reply.length > 0) recordReply(draft('reply'), trace)
+	const points: Point[] = []
+	for (const [stage, d] of drafts) {
+		if (d.result === undefined) continue
+		points.push({
+			stage,
+			result: d.result,
+			text: d.text ?? d.result,
+			because: d.because,
+			rules: [],
+			details: d.details,
+			...(d.enforced === undefined ? {} : { enforced: d.enforced }),
+		})
+	}
+	return { chance: trace.chance, points, disposition: trace.disposition, delivered: trace.disposition === 'delivered' }
+}
+
+function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, trace: Trace): void {
+	const note = step.note === undefined ? [] : [step.note]
+	switch (step.step) {
+		case 'query': {
+			const d = draft('name')
+			d.details.push(`${step.name} ${step.answer === 'found' ? step.addresses.join(', ') : step.answer}`)
+			if (step.answer === 'found') d.because.push(...step.because)
+			d.details.push(...note)
+			return
+		}
+		case 'resolve': {
+			const d = draft('name')
+			d.result = step.address
+			d.text = `${step.name} is ${step.address}`
+			d.because.push(...step.because.filter((o) => !d.because.includes(o)))
+			d.details.push(...note)
+			return
+		}
+		case 'service': {
+			const d = draft('service')
+			d.text = `Service ${step.service} port ${step.port}`
+			d.because.push(...step.because)
+			d.details.push(...note)
+			return
+		}
+		case 'endpoint': {
+			const d = draft('service')
+			d.result = `${step.ip}:${step.port}`
+			const chance = step.of === 1 ? 'the only endpoint' : `1 of ${step.of} endpoints, ${percent(step.chance)}`
+			d.text = `${d.text ?? ''} → ${step.ip}:${step.port}${step.pod === undefined ? '' : ` (pod ${step.pod})`}, ${chance}`
+			d.because.push(...step.because)
+			d.details.push(...note)
+			return
+		}
+		case 'translate': {
+			if (step.what === 'source') draft('service').details.push(`source becomes ${step.after.source}: ${step.note ?? 'masquerade'}`)
+			return
+		}
+		case 'policy': {
+			const d = draft(step.direction)
+			d.result = step.verdict
+			d.text = `${step.verdict === 'allow' ? 'allowed' : 'denied'} ${step.direction === 'egress' ? 'out of' : 'into'} pod ${step.pod}`
+			d.because.push(...step.because)
+			d.details.push(...note)
+			d.enforced = step.enforced
+			return
+		}
+		case 'route': {
+			const d = draft('route')
+			const where = hop.node ?? (hop.pod === undefined ? '' : `pod ${hop.pod}`)
+			const via = step.via === undefined ? '' : ` via ${step.via}`
+			d.details.push(`${where}: ${step.destination}${via} dev ${step.device}${step.mtu === undefined ? '' : ` mtu ${step.mtu}`}`)
+			d.because.push(...step.because)
+			return
+		}
+		case 'deliver': {
+			const d = draft('deliver')
+			d.result = 'delivered'
+			d.text = step.pod === undefined ? `to node ${step.node ?? ''}` : `to pod ${step.pod} port ${step.port}`
+			d.because.push(...step.because)
+			d.details.push(...note)
+			return
+		}
+		case 'drop': {
+			const stage = stageOfDrop(step.disposition)
+			const d = draft(stage)
+			d.result ??= step.how
+			d.text ??= `${step.how === 'reject' ? 'rejected' : 'dropped'}: ${step.disposition}`
+			d.because.push(...step.because.filter((o) => !d.because.includes(o)))
+			d.details.push(...note)
+			return
+		}
+		default:
+			return unknownStep(step, trace)
+	}
+}
+
+function unknownStep(step: never, trace: Trace): never {
+	throw new Error(`Cannot read step ${JSON.stringify(step)} of a trace to port ${trace.flow.port}`)
+}
+
+function stageOfDrop(disposition: Trace['disposition']): Stage {
+	switch (disposition) {
+		case 'no-such-name':
+			return 'name'
+		case 'no-endpoints':
+		case 'unknown-service-port':
+		case 'unassigned-address':
+			return 'service'
+		case 'denied-egress':
+			return 'egress'
+		case 'denied-ingress':
+		case 'denied-mesh':
+			return 'ingress'
+		case 'delivered':
+		case 'answered-by-proxy':
+			return 'deliver'
+		default:
+			return 'route'
+	}
+}
+
+function recordReply(d: Draft, trace: Trace): void {
+	const restored = trace.reply
+		.flatMap((h) => h.steps)
+		.filter((s) => s.step === 'translate')
+		.at(-1)
+	d.result = 'returned'
+	d.text =
+		restored?.step === 'translate'
+			? `source ${restored.before.source}:${restored.before.sourcePort} is shown as ${restored.after.source}:${restored.after.sourcePort} again`
+			: 'returns untranslated'
+	for (const hop of trace.reply) {
+		for (const step of hop.steps) {
+			if (step.step !== 'route') continue
+			const via = step.via === undefined ? '' : ` via ${step.via}`
+			d.details.push(`${hop.node ?? `pod ${hop.pod ?? ''}`}: ${step.destination}${via} dev ${step.device}`)
+		}
+	}
+}
+
+function percent(chance: number): string {
+	return `${Math.round(chance * 1000) / 10} %`
+}

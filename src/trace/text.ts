@@ -1,0 +1,106 @@
+// A trace for a person: the headline, then each stage with what the witnesses say and why.
+
+import type { RuleHit } from '../dataplane/dataplane.ts'
+import { type Origin, originText } from '../model/origin.ts'
+import type { Row } from './compare.ts'
+import type { TraceReport } from './report.ts'
+import type { Path, Point, Testimony } from './witness.ts'
+
+export type Paint = (colour: 'red' | 'green' | 'yellow' | 'blue' | 'cyan' | 'dim' | 'bold', text: string) => string
+
+export interface TextOptions {
+	readonly paint: Paint
+	/** Also every query, route and time of a stage, and the paths not taken. */
+	readonly wide: boolean
+}
+
+const indent = ' '.repeat(12)
+
+export function traceText(report: TraceReport, options: TextOptions): string {
+	const { paint } = options
+	const lines: string[] = []
+	lines.push(`${report.flow.protocol} ${report.question.from} → ${report.question.to}`)
+	const colour = report.disagreement !== undefined ? 'yellow' : report.verdict === 'delivered' ? 'green' : report.verdict === 'unknown' ? 'yellow' : 'red'
+	lines.push(paint('bold', paint(colour, report.headline)), '')
+	for (const [i, row] of report.stages.entries()) lines.push(...stageText(i + 1, row, options))
+	lines.push(...othersText(report, options))
+	for (const [name, testimony] of [['would', report.would], ['did', report.did]] as const) lines.push(...silence(name, testimony, options))
+	for (const finding of report.findings) {
+		lines.push('', `${paint('yellow', finding.code)} ${finding.text}`)
+		for (const origin of finding.because) lines.push(`${indent}${originText(origin)}`)
+	}
+	return `${lines.join('\n')}\n`
+}
+
+function stageText(number: number, row: Row, options: TextOptions): string[] {
+	const { paint } = options
+	const main = row.should ?? row.would ?? row.did
+	if (main === undefined) return []
+	const mark = row.agree ? '' : paint('yellow', '  ← they disagree')
+	const unenforced = row.should?.enforced === false ? paint('dim', '  (not enforced yet by this data plane)') : ''
+	const lines = [`${String(number).padStart(2)} ${paint('bold', row.stage.padEnd(8))} ${main.text}${unenforced}${mark}`]
+	for (const name of ['should', 'would', 'did'] as const) {
+		const point = row[name]
+		if (point === undefined) continue
+		const label = paint('dim', name.padEnd(7))
+		const evidence = evidenceOf(point, point === main, options)
+		lines.push(...evidence.map((text, i) => `${indent}${i === 0 ? label : ' '.repeat(7)} ${text}`))
+	}
+	return lines
+}
+
+function evidenceOf(point: Point, said: boolean, options: TextOptions): string[] {
+	const lines: string[] = []
+	if (!said) lines.push(point.text)
+	for (const origin of distinct(point.because)) lines.push(options.paint('cyan', originText(origin)))
+	for (const rule of point.rules) lines.push(...ruleLines(rule, options))
+	const shown = options.wide || point.details.length <= 4 ? point.details : point.details.slice(0, 3)
+	lines.push(...shown)
+	if (shown.length < point.details.length) lines.push(options.paint('dim', `… ${point.details.length - shown.length} more with -o wide`))
+	return lines.length === 0 ? [point.text] : lines
+}
+
+function distinct(origins: readonly Origin[]): readonly Origin[] {
+	const seen = new Set<string>()
+	return origins.filter((o) => {
+		const text = originText(o)
+		if (seen.has(text)) return false
+		seen.add(text)
+		return true
+	})
+}
+
+/** `ip podwire services handle 12: …` as `nft -a list chain` shows it, then the elements looked up. */
+function ruleLines(rule: RuleHit, options: TextOptions): string[] {
+	const handle = rule.handle === undefined ? '' : ` handle ${rule.handle}`
+	const comment = rule.comment === undefined || rule.text.includes(rule.comment) ? '' : `  # ${rule.comment}`
+	const lines = [`${options.paint('blue', `${rule.family} ${rule.table} ${rule.chain}${handle}`)}: ${rule.text}${comment}`]
+	for (const element of rule.elements) lines.push(`  { ${element} }`)
+	return lines
+}
+
+/** The endpoints the flow could also have taken. */
+function othersText(report: TraceReport, options: TextOptions): string[] {
+	if (!('paths' in report.should) || report.should.paths.length < 2) return []
+	const taken = report.stages.find((r) => r.stage === 'service')?.should?.result
+	const others = report.should.paths.filter((p) => p.points.find((x) => x.stage === 'service')?.result !== taken)
+	if (others.length === 0) return []
+	const shown = options.wide ? others : others.slice(0, 3)
+	const lines = ['', `Could also have gone to:`]
+	for (const path of shown) lines.push(`  ${describe(path)}`)
+	if (shown.length < others.length) lines.push(options.paint('dim', `  … and ${others.length - shown.length} more (-o wide)`))
+	return lines
+}
+
+function describe(path: Path): string {
+	const service = path.points.find((p) => p.stage === 'service')
+	const route = path.points.find((p) => p.stage === 'route')
+	const way = route === undefined ? '' : `, ${route.text}`
+	return `${service?.text ?? path.disposition}${way}${path.delivered ? '' : `: ${path.disposition}`}`
+}
+
+function silence(name: string, testimony: Testimony, options: TextOptions): string[] {
+	if ('silent' in testimony) return ['', options.paint('dim', `${name}: ${testimony.silent}`)]
+	if (testimony.missing.length === 0) return []
+	return ['', ...testimony.missing.map((text) => options.paint('dim', `${name} could not see: ${text}`))]
+}
