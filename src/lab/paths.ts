@@ -51,8 +51,7 @@ export function checkLabName(name: string): string {
 
 /** The folder that holds the runtime folders of all labs of this user. */
 export function runtimeRoot(env: LabEnvironment = process.env, uid: number = realUid()): string {
-	if (env.XDG_RUNTIME_DIR !== undefined && env.XDG_RUNTIME_DIR.startsWith('/'))
-		return join(env.XDG_RUNTIME_DIR, 'podwire')
+	if (env.XDG_RUNTIME_DIR?.startsWith('/')) return join(env.XDG_RUNTIME_DIR, 'podwire')
 	return uid === 0 ? '/run/podwire' : `/tmp/podwire-${uid}`
 }
 

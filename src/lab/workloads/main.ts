@@ -1,0 +1,62 @@
+// The workloads process: the lab's container runtime. Started by the daemon, outlives it, found again by its socket.
+// Argument: the lab's paths as JSON. File descriptor 3 is written to once the socket answers.
+
+import { writeSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { systemClock } from '../../base/clock.ts'
+import { Failure } from '../../base/failure.ts'
+import type { LabPaths } from '../paths.ts'
+import { createDnsServers } from './dns.ts'
+import { createWorkloadPods } from './pods.ts'
+import type { LogQuery, WorkloadEvent, WorkloadPod } from './protocol.ts'
+import { type RpcConnection, serveRpc } from './rpc.ts'
+
+const paths = JSON.parse(process.argv[2] ?? '') as LabPaths
+const startedAt = Date.now()
+const connections = new Set<RpcConnection>()
+const dns = createDnsServers()
+const pods = createWorkloadPods({
+	clock: systemClock,
+	lab: paths.runtime,
+	startDns: dns.start,
+	changed(status) {
+		const event: WorkloadEvent = { event: 'status', status }
+		for (const connection of connections) connection.send(event)
+	},
+})
+
+// One pod's trouble is not the others': what nobody caught is written down and the process lives on.
+process.on('uncaughtException', (e) => process.stderr.write(`${new Date().toISOString()} ${e.stack}\n`))
+
+function call(name: string, argument: unknown): unknown {
+	switch (name) {
+		case 'hello':
+			return { pid: process.pid, startedAt }
+		case 'pods':
+			return pods.all()
+		case 'setPod':
+			return pods.set(argument as WorkloadPod)
+		case 'stopPod': {
+			const { uid, grace } = argument as { uid: string; grace: number }
+			return pods.stop(uid, grace)
+		}
+		case 'dns':
+			return dns.update(argument)
+		case 'exit':
+			setImmediate(() => process.exit(0))
+			return null
+		default:
+			throw new Failure('BadRequest', `The workloads process knows no call ${JSON.stringify(name)}`)
+	}
+}
+
+process.umask(0o077)
+const server = createServer((socket) => {
+	const connection = serveRpc(socket, {
+		call,
+		stream: (name, argument, signal) => (name === 'logs' ? pods.logs(argument as LogQuery, signal) : undefined),
+	})
+	connections.add(connection)
+	socket.on('close', () => connections.delete(connection))
+})
+server.listen(paths.workloadsSocket, () => writeSync(3, 'ready\n'))

@@ -1,0 +1,130 @@
+// What the daemon and the workloads process say to each other: calls with one answer or a stream of items, and
+// events, one JSON value a line over a unix socket. The workloads process is the lab's container runtime: it
+// outlives the daemon, so everything it needs is in the calls.
+
+import type { Ip } from '../../base/ip.ts'
+
+/** One pod as the workloads process runs it. Sending it again changes what differs and leaves the rest running. */
+export interface WorkloadPod {
+	readonly uid: string
+	readonly namespace: string
+	readonly name: string
+	readonly node: string
+	readonly ips: readonly Ip[]
+	/** Path of the network namespace the containers share. */
+	readonly netns: string
+	readonly containers: readonly WorkloadContainer[]
+}
+
+export type WorkloadContainer = StandInContainer | ProgramContainer | DnsContainer
+
+interface ContainerBase {
+	readonly name: string
+	readonly image: string
+	readonly restart: 'Always' | 'OnFailure' | 'Never'
+}
+
+/** Listens and answers with who it is. */
+export interface StandInContainer extends ContainerBase {
+	readonly kind: 'stand-in'
+	readonly listeners: readonly Listener[]
+}
+
+export interface Listener {
+	readonly protocol: 'TCP' | 'UDP'
+	readonly port: number
+}
+
+/** A program of the host inside the pod's namespaces. */
+export interface ProgramContainer extends ContainerBase {
+	readonly kind: 'program'
+	readonly run: ProgramRun
+}
+
+/** How a host program is started inside a pod: also what exec uses. */
+export interface ProgramRun {
+	readonly command: readonly string[]
+	readonly env: Readonly<Record<string, string>>
+	readonly workingDir?: string
+	readonly hostname: string
+	/** Paths of the files mounted over /etc/resolv.conf and /etc/hosts. */
+	readonly resolvConf: string
+	readonly hosts: string
+}
+
+/** The cluster's DNS server. */
+export interface DnsContainer extends ContainerBase {
+	readonly kind: 'dns'
+}
+
+export type ContainerState =
+	| { readonly state: 'waiting'; readonly reason: string; readonly message?: string }
+	/** Milliseconds since the epoch. */
+	| { readonly state: 'running'; readonly startedAt: number; readonly pid?: number }
+	| {
+			readonly state: 'terminated'
+			readonly startedAt: number
+			readonly finishedAt: number
+			readonly exitCode: number
+			readonly signal?: string
+			readonly reason: string
+			readonly message?: string
+	  }
+
+export interface ContainerStatus {
+	readonly name: string
+	readonly state: ContainerState
+	/** The run before, where there was one. */
+	readonly last?: ContainerState
+	readonly restarts: number
+}
+
+export interface WorkloadPodStatus {
+	readonly uid: string
+	readonly containers: readonly ContainerStatus[]
+}
+
+export interface LogLine {
+	/** Milliseconds since the epoch. */
+	readonly time: number
+	readonly stream: 'stdout' | 'stderr'
+	/** Without the line end. */
+	readonly text: string
+}
+
+export interface LogQuery {
+	readonly uid: string
+	readonly container: string
+	readonly follow: boolean
+	readonly previous: boolean
+	readonly tailLines?: number
+	/** Milliseconds since the epoch. */
+	readonly since?: number
+}
+
+/** Calls of the workloads process by name: argument and answer. */
+export interface WorkloadCalls {
+	readonly hello: { argument: null; answer: { readonly pid: number; readonly startedAt: number } }
+	readonly pods: {
+		argument: null
+		answer: readonly { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus }[]
+	}
+	readonly setPod: { argument: WorkloadPod; answer: WorkloadPodStatus }
+	/** Stops accepting at once, lets requests under way finish, and after `grace` milliseconds cuts. Absent: nothing to do. */
+	readonly stopPod: { argument: { readonly uid: string; readonly grace: number }; answer: null }
+	/** What the DNS servers answer from: JSON lines of dns/… as the daemon sends them. */
+	readonly dns: { argument: unknown; answer: null }
+	/** Ends the process; its pods' listeners close, its programs are killed. */
+	readonly exit: { argument: null; answer: null }
+}
+
+/** Calls that answer with a stream of items. */
+export interface WorkloadStreams {
+	readonly logs: { argument: LogQuery; item: LogLine }
+}
+
+/** Sent to every connection when a container's state changes by itself. */
+export interface WorkloadEvent {
+	readonly event: 'status'
+	readonly status: WorkloadPodStatus
+}
