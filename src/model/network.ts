@@ -112,6 +112,8 @@ export interface Service {
 	readonly internalTrafficPolicy: 'Cluster' | 'Local'
 	readonly externalTrafficPolicy: 'Cluster' | 'Local'
 	readonly ports: readonly ServicePort[]
+	/** Endpoints of slices without ports (port 0): names of a headless Service that has no port. */
+	readonly addresses?: readonly Endpoint[]
 	readonly origin: Origin
 	/** Origins of single fields that decide something, with the line of the field where the manifest is known. */
 	readonly fields?: Readonly<Partial<Record<ServiceField, Origin>>>
