@@ -22,6 +22,8 @@ const RTNH_F_ONLINK = 4
 const RTM_F_CLONED = 0x200
 const SCOPE_LINK = 253
 const SCOPE_UNIVERSE = 0
+/** In a deletion: whatever its scope. */
+const SCOPE_NOWHERE = 255
 
 export const TABLE_MAIN = 254
 export const TABLE_LOCAL = 255
@@ -77,27 +79,30 @@ export interface RouteRequest {
 
 /** Adds a route, or replaces the one with the same destination and metric. */
 export function addRoute(e: NetlinkEncoder, request: RouteRequest): void {
+	const { kind = 'unicast', via } = request
 	e.begin(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
-	writeRoute(e, request)
+	// An on-link route has link scope, or the kernel does not take it as the way to another route's gateway.
+	const scope = kind === 'unicast' && via === undefined ? SCOPE_LINK : SCOPE_UNIVERSE
+	writeRoute(e, request, kinds.indexOf(kind), request.protocol ?? PROTOCOL_STATIC, scope)
 }
 
-/** Deletes a route. ESRCH (IPv4, IPv6) where there is none. */
+/** Deletes the route with this destination and whatever else the request names. ESRCH where there is none. */
 export function deleteRoute(e: NetlinkEncoder, request: RouteRequest): void {
 	e.begin(RTM_DELROUTE, NLM_F_ACK)
-	writeRoute(e, request)
+	const kind = request.kind === undefined ? 0 : kinds.indexOf(request.kind)
+	writeRoute(e, request, kind, request.protocol ?? 0, SCOPE_NOWHERE)
 }
 
-function writeRoute(e: NetlinkEncoder, request: RouteRequest): void {
-	const { destination, via, kind = 'unicast', table = TABLE_MAIN } = request
+function writeRoute(e: NetlinkEncoder, request: RouteRequest, kind: number, protocol: number, scope: number): void {
+	const { destination, via, table = TABLE_MAIN } = request
 	const length = cidrLength(destination)
 	const header = new Uint8Array(12)
 	header[0] = familyOf(destination) === 6 ? AF_INET6 : AF_INET
 	header[1] = length
 	header[4] = table < 256 ? table : 0
-	header[5] = request.protocol ?? PROTOCOL_STATIC
-	// An on-link IPv4 route has link scope, or the kernel takes it for no valid next hop of others.
-	header[6] = kind === 'unicast' && via === undefined ? SCOPE_LINK : SCOPE_UNIVERSE
-	header[7] = kinds.indexOf(kind)
+	header[5] = protocol
+	header[6] = scope
+	header[7] = kind
 	header[8] = request.onlink === true ? RTNH_F_ONLINK : 0
 	e.raw(header)
 	if (length > 0) e.attr(RTA_DST, ipToBytes(cidrAddress(destination)))
