@@ -119,8 +119,7 @@ function readProto(text: string): GoPackage['proto'] {
 		const open = /^message (\w+) \{/.exec(line)
 		if (open) messages.set(open[1]!, (current = new Map()))
 		const field = /^ {2}(?:(optional|repeated) )?(map<[^>]+>|[\w.]+) (\w+) = (\d+);/.exec(line)
-		if (field && current)
-			current.set(Number(field[4]), { label: field[1] ?? 'map', type: field[2]!, name: field[3]! })
+		if (field && current) current.set(Number(field[4]), { label: field[1] ?? 'map', type: field[2]!, name: field[3]! })
 	}
 	return messages
 }
@@ -244,7 +243,9 @@ function write(): void {
 		queue.push(type)
 	}
 	const groups: Record<string, { package: string; kinds: string[] }> = {}
-	const metaKinds = 'WatchEvent ListOptions GetOptions DeleteOptions CreateOptions UpdateOptions PatchOptions'.split(' ')
+	const metaKinds = 'WatchEvent ListOptions GetOptions DeleteOptions CreateOptions UpdateOptions PatchOptions'.split(
+		' ',
+	)
 	for (const pkg of [...packages.values()].sort((a, b) => (a.id < b.id ? -1 : 1))) {
 		const kinds = pkg.id === 'meta.v1' ? ['PartialObjectMetadata', 'PartialObjectMetadataList'] : pkg.kinds
 		groups[pkg.group === '' ? pkg.version : `${pkg.group}/${pkg.version}`] = { package: pkg.id, kinds }
@@ -263,9 +264,7 @@ function write(): void {
 			continue
 		}
 		if (!type.struct) {
-			enums[id] = [
-				...new Set(type.pkg.constants.filter((c) => c.type === type!.name).map((c) => c.value)),
-			].sort()
+			enums[id] = [...new Set(type.pkg.constants.filter((c) => c.type === type!.name).map((c) => c.value))].sort()
 			continue
 		}
 		if (type.markers.includes('+structType=atomic') || type.markers.includes('+mapType=atomic')) atomic.push(id)
@@ -298,9 +297,9 @@ function rows(type: GoType, reach: (type: GoType) => void): unknown[] {
 	const numbers = new Set<number>()
 	for (const field of type.struct!) {
 		const at = { file: field.file, pkg: type.pkg }
-		const [json, ...options] = (field.tags['json'] ?? '').split(',')
+		const [json, ...options] = (field.tags.json ?? '').split(',')
 		const inline = field.embedded && (options.includes('inline') || json === '')
-		const number = Number(field.tags['protobuf']?.split(',')[1] ?? 0)
+		const number = Number(field.tags.protobuf?.split(',')[1] ?? 0)
 		if (/(^|\.)TypeMeta$/.test(field.type) && number === 0) continue
 		if (json === '-') continue
 		if (field.type === 'Object' || json === undefined) throw new Error(`${type.name}.${field.name}: no JSON name`)
@@ -317,17 +316,17 @@ function rows(type: GoType, reach: (type: GoType) => void): unknown[] {
 		const flags =
 			(required ? 'r' : '') + (options.includes('omitempty') ? 'e' : '') + (options.includes('omitzero') ? 'z' : '')
 		const rest: Record<string, unknown> = {}
-		if (field.tags['patchStrategy']) rest['strategy'] = field.tags['patchStrategy']
-		if (field.tags['patchMergeKey']) rest['mergeKey'] = field.tags['patchMergeKey']
+		if (field.tags.patchStrategy) rest.strategy = field.tags.patchStrategy
+		if (field.tags.patchMergeKey) rest.mergeKey = field.tags.patchMergeKey
 		const listType = marker(field.markers, 'listType')
-		if (listType && listType !== 'atomic') rest['list'] = listType
+		if (listType && listType !== 'atomic') rest.list = listType
 		const keys = field.markers.filter((m) => m.startsWith('+listMapKey=')).map((m) => m.slice('+listMapKey='.length))
-		if (keys.length > 0) rest['keys'] = keys
+		if (keys.length > 0) rest.keys = keys
 		const structure = marker(field.markers, 'structType') ?? marker(field.markers, 'mapType')
-		if (structure === 'atomic') rest['atomic'] = 1
-		if (structure === 'granular') rest['atomic'] = 0
+		if (structure === 'atomic') rest.atomic = 1
+		if (structure === 'granular') rest.atomic = 0
 		const preset = defaultOf(field, type.pkg)
-		if (preset !== undefined) rest['default'] = preset
+		if (preset !== undefined) rest.default = preset
 		const row: unknown[] = [inline ? '' : json, number, word]
 		if (flags !== '' || Object.keys(rest).length > 0) row.push(flags)
 		if (Object.keys(rest).length > 0) row.push(rest)

@@ -42,4 +42,9 @@ export interface PatchContext {
  * JSON/YAML, a patch operation is malformed), `Invalid` (422: JSON patch test failed or path is missing),
  * `Conflict` (409: apply conflicts; details.causes are Status causes, message as the real server says it).
  */
-export declare function patch(contentType: string, body: Uint8Array, current: JsonObject | undefined, context: PatchContext): { readonly object: JsonObject }
+export declare function patch(
+	contentType: string,
+	body: Uint8Array,
+	current: JsonObject | undefined,
+	context: PatchContext,
+): { readonly object: JsonObject }

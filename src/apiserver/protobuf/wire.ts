@@ -63,7 +63,11 @@ export class WireReader {
 	}
 
 	text(): string {
-		const text = Buffer.from(this.bytes.buffer, this.bytes.byteOffset + this.position, this.end - this.position).toString()
+		const text = Buffer.from(
+			this.bytes.buffer,
+			this.bytes.byteOffset + this.position,
+			this.end - this.position,
+		).toString()
 		this.position = this.end
 		return text
 	}
@@ -103,10 +107,14 @@ export class WireReader {
 }
 
 export function malformed(where: string, position: number, why: string): Failure {
-	return new Failure('BadRequest', `cannot read the protobuf body at ${where || 'its start'} (byte ${position}): ${why}`, {
-		field: where,
-		position,
-	})
+	return new Failure(
+		'BadRequest',
+		`cannot read the protobuf body at ${where || 'its start'} (byte ${position}): ${why}`,
+		{
+			field: where,
+			position,
+		},
+	)
 }
 
 /**
@@ -136,7 +144,8 @@ export class WireWriter {
 
 	varint(value: number): void {
 		if (value >= 0 && value < 0x80) {
-			this.buffer[this.reserve(1)] = value
+			const at = this.reserve(1) // first: it may replace the buffer
+			this.buffer[at] = value
 			return
 		}
 		// Split by hand: bitwise operators see only 32 bits.

@@ -18,8 +18,8 @@ export function canonical(object: JsonObject, type: TypeSchema): JsonObject {
 function canonicalObject(object: JsonObject, type: TypeSchema): JsonObject {
 	const out: Record<string, Json> = {}
 	if (type.topLevel) {
-		if (typeof object['kind'] === 'string' && object['kind'] !== '') out['kind'] = object['kind']
-		if (typeof object['apiVersion'] === 'string' && object['apiVersion'] !== '') out['apiVersion'] = object['apiVersion']
+		if (typeof object.kind === 'string' && object.kind !== '') out.kind = object.kind
+		if (typeof object.apiVersion === 'string' && object.apiVersion !== '') out.apiVersion = object.apiVersion
 	}
 	for (const field of type.fields.values()) {
 		const value = type.wire ? canonicalField(object[field.name], field) : keepField(object[field.name], field)
@@ -72,7 +72,9 @@ function isStruct(schema: ValueSchema): boolean {
 
 function isEmpty(value: Json, schema: ValueSchema): boolean {
 	if (isStruct(schema)) return false
-	return value === '' || value === 0 || value === false || (Array.isArray(value) && value.length === 0) || isEmptyMap(value)
+	return (
+		value === '' || value === 0 || value === false || (Array.isArray(value) && value.length === 0) || isEmptyMap(value)
+	)
 }
 
 function isEmptyMap(value: Json): boolean {
@@ -170,6 +172,7 @@ function canonicalString(value: Json, format: string | undefined): Json {
 /** Sets a key of user data: `__proto__` is a key like any other. */
 function setKey(out: Record<string, Json>, key: string, value: Json | undefined): void {
 	if (value === undefined) return
-	if (key === '__proto__') Object.defineProperty(out, key, { value, enumerable: true, writable: true, configurable: true })
+	if (key === '__proto__')
+		Object.defineProperty(out, key, { value, enumerable: true, writable: true, configurable: true })
 	else out[key] = value
 }

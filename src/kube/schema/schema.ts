@@ -201,7 +201,7 @@ function typeById(id: string): TypeSchema | undefined {
 					number: row[1],
 					pointer: row[2].startsWith('*'),
 					...(row[0] === '' ? {} : { name: row[0] }),
-					value: valueOf(row[2], row[4]),
+					value: valueSchema(row[2], row[4]),
 				}),
 			)
 			.sort((a, b) => a.number - b.number),
@@ -220,7 +220,7 @@ function fieldsOf(row: Row): readonly FieldSchema[] {
 	return [
 		{
 			name,
-			value: valueOf(word, rest),
+			value: valueSchema(word, rest),
 			required: flags.includes('r'),
 			pointer: word.startsWith('*'),
 			omit: flags.includes('z') ? 'zero' : flags.includes('e') ? 'empty' : 'never',
@@ -253,18 +253,18 @@ const words: Record<string, ValueSchema> = {
 	SchemaOrStrings: { type: 'any', format: 'schemaOrStrings' },
 }
 
-function valueOf(word: string, rest?: Rest): ValueSchema {
-	if (word.startsWith('*')) return valueOf(word.slice(1), rest)
-	if (word.startsWith('()')) return { ...(valueOf(word.slice(2), rest) as ListSchema), wrapped: true }
+function valueSchema(word: string, rest?: Rest): ValueSchema {
+	if (word.startsWith('*')) return valueSchema(word.slice(1), rest)
+	if (word.startsWith('()')) return { ...(valueSchema(word.slice(2), rest) as ListSchema), wrapped: true }
 	if (word.startsWith('[]'))
 		return {
 			type: 'list',
-			items: valueOf(word.slice(2)),
+			items: valueSchema(word.slice(2)),
 			listType: rest?.list ?? 'atomic',
 			listMapKeys: rest?.keys ?? [],
 			wrapped: false,
 		}
-	if (word.startsWith('{}')) return { type: 'map', value: valueOf(word.slice(2)), atomic: rest?.atomic === 1 }
+	if (word.startsWith('{}')) return { type: 'map', value: valueSchema(word.slice(2)), atomic: rest?.atomic === 1 }
 	const scalar = words[word]
 	if (scalar) return scalar
 	const values = table().enums[word]
