@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isFailure } from '../base/failure.ts'
+import { bareImage, findImageRule, parseConfig } from './config.ts'
+
+const good = `apiVersion: podwire.dev/v1alpha1
+kind: Config
+images:
+  - match: 'nginx*'
+    command: [python3, -m, http.server, "80"]
+    env: { PORT: 80 }
+  - match: ghcr.io/acme/*
+    command: [sleep, inf]
+    workingDir: /tmp
+`
+
+test('reads the image map', async () => {
+	const config = await parseConfig(good, 'podwire.yaml')
+	assert.deepEqual(config.images, [
+		{ match: 'nginx*', command: ['python3', '-m', 'http.server', '80'], env: { PORT: '80' } },
+		{ match: 'ghcr.io/acme/*', command: ['sleep', 'inf'], env: {}, workingDir: '/tmp' },
+	])
+	for (const [image, rule] of [
+		['nginx', 0],
+		['nginx:1.27', 0],
+		['docker.io/library/nginx:1.27@sha256:00', 0],
+		['registry.local:5000/nginx-unprivileged', 0],
+		['ghcr.io/acme/web:v1', 1],
+		['ghcr.io/other/web:v1', undefined],
+		['my-nginx', undefined],
+	] as const) {
+		assert.equal(findImageRule(config, image), rule === undefined ? undefined : config.images[rule], image)
+	}
+})
+
+test('an image without its registry, tag and digest', () => {
+	for (const [image, bare] of [
+		['nginx', 'nginx'],
+		['docker.io/library/redis:alpine', 'redis'],
+		['localhost/app', 'app'],
+		['registry:5000/team/app:v1', 'team/app'],
+		['team/app@sha256:12', 'team/app'],
+		['us-central1-docker.pkg.dev/a/b/frontend:v0.10.6', 'a/b/frontend'],
+	]) {
+		assert.equal(bareImage(image as string), bare)
+	}
+})
+
+test('every fault is named with its line', async () => {
+	const cases: [string, string[]][] = [
+		['apiVersion: podwire.dev/v1\nkind: Config\n', ['f:1:13: apiVersion must be podwire.dev/v1alpha1']],
+		['kind: Config\n', ['f:1:1: apiVersion is missing; it must be podwire.dev/v1alpha1']],
+		[
+			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimage: []\n',
+			['f:3:1: unknown field "image"; known are apiVersion, kind, images'],
+		],
+		[
+			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimages:\n  - match: ""\n    comand: [x]\n',
+			[
+				'f:5:5: unknown field "images[0].comand"; known are match, command, env, workingDir',
+				'f:4:5: images[0].command is missing',
+				'f:4:12: images[0].match must be a text that is not empty',
+			],
+		],
+		[
+			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimages:\n  - match: a\n    command: sleep 1\n',
+			['f:5:14: images[0].command must be a list of texts that is not empty: a program and its arguments'],
+		],
+	]
+	for (const [text, faults] of cases) {
+		await assert.rejects(parseConfig(text, 'f'), (e) => {
+			assert.ok(isFailure(e, 'InvalidConfig'))
+			assert.deepEqual(e.message.split('\n'), faults)
+			return true
+		})
+	}
+	await assert.rejects(parseConfig('a: [', 'f'), /f:1:\d+: /)
+})
+
+test('an empty file is an empty map', async () => {
+	assert.deepEqual(await parseConfig('', 'f'), { images: [] })
+})

@@ -1,0 +1,142 @@
+// `podwire.yaml`: which host program is run for which image. Read and checked with the line of each fault.
+
+import { readFileSync } from 'node:fs'
+import type { Node as YamlNode } from 'yaml'
+import { Failure } from '../base/failure.ts'
+
+export const configApiVersion = 'podwire.dev/v1alpha1'
+export const configKind = 'Config'
+
+export interface LabConfig {
+	readonly images: readonly ImageRule[]
+}
+
+/** The first rule whose pattern matches decides. */
+export interface ImageRule {
+	/** `*` stands for any characters. Compared with the image as written, and without registry, `library/`, tag and digest. */
+	readonly match: string
+	/** Program and arguments, in place of the image's own entry point. A container's `args` are added. */
+	readonly command: readonly string[]
+	readonly env: Readonly<Record<string, string>>
+	readonly workingDir?: string
+}
+
+export const emptyConfig: LabConfig = { images: [] }
+
+/** Reads the file. Throws Failure InvalidConfig, one message with every fault as `file:line:column: what`. */
+export async function readConfig(file: string): Promise<LabConfig> {
+	let text: string
+	try {
+		text = readFileSync(file, 'utf8')
+	} catch (e) {
+		throw new Failure('InvalidConfig', `Cannot read ${JSON.stringify(file)}: ${(e as Error).message}`, { file })
+	}
+	return parseConfig(text, file)
+}
+
+/** As readConfig for a text. */
+export async function parseConfig(text: string, file: string): Promise<LabConfig> {
+	const { LineCounter, parseDocument, isMap, isSeq, isScalar } = await import('yaml')
+	const lines = new LineCounter()
+	const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+	const faults: string[] = []
+	const at = (offset: number) => {
+		const { line, col } = lines.linePos(offset)
+		return `${file}:${line}:${col}`
+	}
+	const fault = (node: unknown, what: string) => {
+		faults.push(`${at((node as YamlNode | null)?.range?.[0] ?? 0)}: ${what}`)
+	}
+	for (const error of document.errors) faults.push(`${at(error.pos[0])}: ${error.message}`)
+
+	/** The fields of a mapping, unknown ones reported. */
+	function fields(node: unknown, path: string, known: readonly string[]): Map<string, unknown> {
+		const found = new Map<string, unknown>()
+		if (!isMap(node)) {
+			fault(node, `${path === '' ? 'the document' : path} must be a mapping`)
+			return found
+		}
+		for (const pair of node.items) {
+			const name = isScalar(pair.key) ? String(pair.key.value) : ''
+			if (!known.includes(name)) {
+				fault(
+					pair.key,
+					`unknown field ${JSON.stringify(path === '' ? name : `${path}.${name}`)}; known are ${known.join(', ')}`,
+				)
+			} else found.set(name, pair.value)
+		}
+		return found
+	}
+	function string(node: unknown, path: string): string {
+		if (isScalar(node) && typeof node.value === 'string' && node.value !== '') return node.value
+		fault(node, `${path} must be a text that is not empty`)
+		return ''
+	}
+
+	const images: ImageRule[] = []
+	if (faults.length === 0 && document.contents !== null) {
+		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images'])
+		for (const [name, want] of [
+			['apiVersion', configApiVersion],
+			['kind', configKind],
+		] as const) {
+			const node = top.get(name)
+			if (node === undefined) fault(document.contents, `${name} is missing; it must be ${want}`)
+			else if (string(node, name) !== want) fault(node, `${name} must be ${want}`)
+		}
+		const list = top.get('images')
+		if (list !== undefined && !isSeq(list)) fault(list, 'images must be a list')
+		for (const [i, item] of (isSeq(list) ? list.items : []).entries()) {
+			const path = `images[${i}]`
+			const rule = fields(item, path, ['match', 'command', 'env', 'workingDir'])
+			for (const name of ['match', 'command']) if (!rule.has(name)) fault(item, `${path}.${name} is missing`)
+			const command = rule.get('command')
+			if (command !== undefined && (!isSeq(command) || command.items.length === 0)) {
+				fault(command, `${path}.command must be a list of texts that is not empty: a program and its arguments`)
+			}
+			const env: Record<string, string> = {}
+			const envNode = rule.get('env')
+			if (envNode !== undefined && !isMap(envNode)) fault(envNode, `${path}.env must be a mapping`)
+			for (const pair of isMap(envNode) ? envNode.items : []) {
+				if (isScalar(pair.key) && isScalar(pair.value) && pair.value.value !== null) {
+					env[String(pair.key.value)] = String(pair.value.value)
+				} else fault(pair.key, `${path}.env must map names to texts`)
+			}
+			const workingDir = rule.get('workingDir')
+			images.push({
+				match: rule.has('match') ? string(rule.get('match'), `${path}.match`) : '',
+				command: (isSeq(command) ? command.items : []).map((c, j) => string(c, `${path}.command[${j}]`)),
+				env,
+				...(workingDir === undefined ? {} : { workingDir: string(workingDir, `${path}.workingDir`) }),
+			})
+		}
+	}
+	if (faults.length > 0) throw new Failure('InvalidConfig', faults.join('\n'), { file, faults })
+	return { images }
+}
+
+/** The rule for an image, or undefined: then a stand-in takes its place. */
+export function findImageRule(config: LabConfig, image: string): ImageRule | undefined {
+	const names = new Set([image, bareImage(image)])
+	return config.images.find((rule) => {
+		const pattern = new RegExp(`^${rule.match.split('*').map(escapeRegExp).join('.*')}$`)
+		return [...names].some((name) => pattern.test(name))
+	})
+}
+
+/** `docker.io/library/nginx:1.27@sha256:…` is `nginx`; `registry:5000/team/app:v1` is `team/app`. */
+export function bareImage(image: string): string {
+	const slash = image.indexOf('/')
+	const first = image.slice(0, slash)
+	// The first part is a registry only where it looks like a host (the reference grammar's rule).
+	const isHost = slash > 0 && (first.includes('.') || first.includes(':') || first === 'localhost')
+	const path = isHost ? image.slice(slash + 1) : image
+	return path
+		.replace(/^library\//, '')
+		.replace(/@.*$/, '')
+		.replace(/:[^/]*$/, '')
+}
+
+function escapeRegExp(text: string): string {
+	return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+}

@@ -1,0 +1,115 @@
+// The lab's physical network: one namespace with a bridge, and a cable from it to each node's namespace.
+// All of it is found again after a crash, and only what is missing is made.
+
+import { join } from 'node:path'
+import { type Cidr, cidrLength, cidrNth, type Ip, parseCidr } from '../base/ip.ts'
+import { NetlinkEncoder } from '../linux/netlink/encode.ts'
+import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
+import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
+import { addAddress } from '../linux/route/addresses.ts'
+import { addBridge, addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
+import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
+import { close } from '../linux/syscalls.ts'
+
+/** The network between nodes; the bridge itself has the first address, node i the one after its number. */
+export const underlayCidr: Cidr = parseCidr('172.18.0.0/16')
+export const underlayMtu = 1500
+const bridge = 'underlay0'
+/** Name of a node's interface to the underlay. */
+export const nodeInterface = 'eth0'
+
+export interface UnderlayNode {
+	readonly name: string
+	/** 1-based. */
+	readonly number: number
+}
+
+export interface Underlay {
+	readonly ip: Ip
+	/** Path of the underlay's namespace. */
+	readonly netns: string
+	netnsOf(node: string): string
+	/** Tells the underlay which node each pod network is behind. Idempotent. */
+	route(podCidr: Cidr, node: Ip): void
+	close(): void
+}
+
+export function underlayIp(): Ip {
+	return cidrNth(underlayCidr, 1n)
+}
+
+/** 172.18.0.2 for node 1. */
+export function nodeIp(number: number): Ip {
+	return cidrNth(underlayCidr, BigInt(number + 1))
+}
+
+/** Makes what is missing of the underlay and its nodes. Throws Failure with what the kernel refused. */
+export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): Underlay {
+	const netns = join(folder, 'underlay')
+	const netnsOf = (node: string) => join(folder, node)
+	for (const path of [netns, ...nodes.map((n) => netnsOf(n.name))]) if (!isNetns(path)) createNetns(path)
+
+	const socket = inNetnsAt(netns, () => new NetlinkSocket(NETLINK_ROUTE))
+	const e = new NetlinkEncoder(8192)
+	let links = readLinks(socket)
+	if (!links.some((l) => l.name === bridge)) {
+		addBridge(e, { name: bridge, mtu: underlayMtu })
+		setLink(e, { index: LOOPBACK, up: true })
+		socket.request(e)
+		links = readLinks(socket)
+		addAddress(e, links.find((l) => l.name === bridge)!.index, underlayIp(), cidrLength(underlayCidr))
+		socket.request(e)
+	}
+	const master = links.find((l) => l.name === bridge)!.index
+	for (const node of nodes) plug(node)
+
+	function plug(node: UnderlayNode): void {
+		const port = `node${node.number}`
+		const fd = openNetns(netnsOf(node.name))
+		try {
+			const inside = inNetns(fd, () => new NetlinkSocket(NETLINK_ROUTE))
+			try {
+				let found = readLinks(inside).find((l) => l.name === nodeInterface)
+				if (found === undefined) {
+					addVeth(e, {
+						name: port,
+						mtu: underlayMtu,
+						master,
+						up: true,
+						peer: { name: nodeInterface, mtu: underlayMtu, netns: fd },
+					})
+					socket.request(e)
+					found = readLinks(inside).find((l) => l.name === nodeInterface)!
+				}
+				setLink(e, { index: LOOPBACK, up: true })
+				addAddress(e, found.index, nodeIp(node.number), cidrLength(underlayCidr))
+				setLink(e, { index: found.index, up: true })
+				addRoute(e, {
+					destination: parseCidr('0.0.0.0/0'),
+					via: underlayIp(),
+					index: found.index,
+					protocol: PROTOCOL_STATIC,
+				})
+				inside.request(e)
+			} finally {
+				inside.close()
+			}
+		} finally {
+			close(fd)
+		}
+	}
+
+	const routed = new Map<Cidr, Ip>()
+	return {
+		ip: underlayIp(),
+		netns,
+		netnsOf,
+		route(podCidr, node) {
+			if (routed.get(podCidr) === node) return
+			addRoute(e, { destination: podCidr, via: node, index: master, protocol: PROTOCOL_STATIC })
+			socket.request(e)
+			routed.set(podCidr, node)
+		},
+		close: () => socket.close(),
+	}
+}
