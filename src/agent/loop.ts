@@ -1,0 +1,234 @@
+// The node agents of a process: one shared view and model, and for each node the programs compiled from it, brought
+// to the kernel as differences. A node in trouble is tried again by itself and holds up no other.
+
+import type { Clock } from '../base/clock.ts'
+import { messageOf } from '../base/failure.ts'
+import { emptyTable, type Table } from '../base/table.ts'
+import type { NetworkModel, NodeName } from '../model/network.ts'
+import type { AttachmentRecord } from './attachments.ts'
+import type { NodePrograms } from './protocol.ts'
+import { createRunner } from './runner.ts'
+import type { ClusterView } from './view.ts'
+
+/** The attachments of one node by pod uid: the input of its links program beside the model. */
+export type NodeAttachments = Table<string, AttachmentRecord>
+
+/** The data planes of one node, as the loop drives them. */
+export interface NodePlanes {
+	/** Brings the node to what the model and its attachments mean. Throws with what the kernel refused. */
+	bring(model: NetworkModel, attachments: NodeAttachments): Promise<void>
+	/** After `bring`: forgets connections whose endpoint has left. */
+	forget(before: NetworkModel | undefined, after: NetworkModel): void
+	/** Reads back, repairs; the names of the planes that had drifted. */
+	repair(): Promise<readonly string[]>
+	read(): Promise<NodePrograms>
+	close(): void
+}
+
+export interface AgentEvents {
+	/** A node's program could not be applied; it is tried again. */
+	failed?(node: NodeName, error: unknown): void
+	/** Somebody else had changed the node's kernel; it is as it should be again. */
+	drifted?(node: NodeName, planes: readonly string[]): void
+}
+
+export interface AgentLoop {
+	/** Resolves when every node has been brought up to date once or has failed to. */
+	start(): Promise<void>
+	/** The model that was last applied on every healthy node. */
+	readonly applied: NetworkModel | undefined
+	/** Records wiring as wanted; resolves when the node's kernel has it, rejects when the kernel refuses. */
+	attach(record: AttachmentRecord): Promise<void>
+	/** The reverse; resolves when it is gone. */
+	detach(node: NodeName, uid: string): Promise<void>
+	/** Takes over known attachments before start. */
+	restore(records: readonly AttachmentRecord[]): void
+	/** Resolves when everything known by now is in force on `node` (on all nodes without one). Rejects when a node refuses. */
+	waitReconciled(node?: NodeName): Promise<void>
+	/** Resolves when the applied model passes `test`; checked after each pass. Rejects when `signal` aborts. */
+	waitApplied(test: (model: NetworkModel) => boolean, signal: AbortSignal): Promise<void>
+	/** Reads every node back and repairs it now. */
+	repair(): Promise<void>
+	read(node: NodeName): Promise<NodePrograms>
+	stop(): Promise<void>
+}
+
+interface NodeState {
+	readonly name: NodeName
+	readonly planes: NodePlanes
+	attachments: NodeAttachments
+	/** The last change that is in force. */
+	done: number
+	model?: NetworkModel
+	appliedAttachments?: NodeAttachments
+	failures: number
+	waiting: { readonly revision: number; resolve(): void; reject(e: unknown): void }[]
+}
+
+/** Milliseconds in which changes are gathered; the first one goes at once. */
+const gatherInterval = 2
+const repairInterval = 60_000
+const retryFirst = 250
+const retryLimit = 30_000
+
+export function createAgentLoop(options: {
+	readonly view: ClusterView
+	readonly clock: Clock
+	readonly nodes: ReadonlyMap<NodeName, NodePlanes>
+	readonly events?: AgentEvents
+}): AgentLoop {
+	const { view, clock, events = {} } = options
+	const nodes = new Map<NodeName, NodeState>(
+		[...options.nodes].map(([name, planes]) => [
+			name,
+			{ name, planes, attachments: emptyTable(), done: 0, failures: 0, waiting: [] },
+		]),
+	)
+	/** Counts changes; a pass covers those up to the number at its start. */
+	let revision = 1
+	let applied: NetworkModel | undefined
+	let started = false
+	let cancelRepair: (() => void) | undefined
+	const watchers = new Set<() => void>()
+	const runner = createRunner(clock, gatherInterval, pass)
+
+	async function pass(): Promise<number | undefined> {
+		if (!started) return undefined
+		const covered = revision
+		let model: NetworkModel
+		try {
+			model = view.model
+		} catch (e) {
+			// Our own bug in the model: said loudly, and the agent lives on what it last understood.
+			for (const node of nodes.keys()) events.failed?.(node, e)
+			return retryLimit
+		}
+		const results = await Promise.all([...nodes.values()].map((node) => bring(node, model, covered)))
+		applied = model
+		for (const check of [...watchers]) check()
+		const retries = results.filter((r) => r !== undefined)
+		return retries.length === 0 ? undefined : Math.min(...retries)
+	}
+
+	async function bring(node: NodeState, model: NetworkModel, covered: number): Promise<number | undefined> {
+		const { attachments } = node
+		try {
+			if (node.model !== model || node.appliedAttachments !== attachments || node.failures > 0) {
+				await node.planes.bring(model, attachments)
+				if (node.model !== model) node.planes.forget(node.model, model)
+				node.model = model
+				node.appliedAttachments = attachments
+				node.failures = 0
+			}
+			node.done = covered
+			settle(node, (waiting) => waiting.resolve())
+			return undefined
+		} catch (e) {
+			node.failures++
+			events.failed?.(node.name, e)
+			node.done = covered
+			settle(node, (waiting) => waiting.reject(e))
+			return Math.min(retryLimit, retryFirst * 2 ** (node.failures - 1))
+		}
+	}
+
+	function settle(node: NodeState, how: (waiting: NodeState['waiting'][number]) => void): void {
+		const ready = node.waiting.filter((w) => w.revision <= node.done)
+		node.waiting = node.waiting.filter((w) => w.revision > node.done)
+		for (const waiting of ready) how(waiting)
+	}
+
+	function changed(): number {
+		revision++
+		runner.trigger()
+		return revision
+	}
+
+	function waitFor(node: NodeState, at: number): Promise<void> {
+		if (node.done >= at && node.failures === 0) return Promise.resolve()
+		return new Promise((resolve, reject) => node.waiting.push({ revision: at, resolve, reject }))
+	}
+
+	function nodeOf(name: NodeName): NodeState {
+		const node = nodes.get(name)
+		if (node === undefined) throw new Error(`no agent for node ${name}`)
+		return node
+	}
+
+	function scheduleRepair(): void {
+		cancelRepair = clock.after(repairInterval, () => void loop.repair().then(scheduleRepair))
+	}
+
+	const loop: AgentLoop = {
+		async start() {
+			view.onChange(changed)
+			view.start()
+			await view.synced
+			started = true
+			const at = changed()
+			await Promise.allSettled([...nodes.values()].map((node) => waitFor(node, at)))
+			scheduleRepair()
+		},
+		get applied() {
+			return applied
+		},
+		attach(record) {
+			const node = nodeOf(record.node)
+			node.attachments = node.attachments.set(record.uid, record)
+			return waitFor(node, changed())
+		},
+		detach(name, uid) {
+			const node = nodeOf(name)
+			node.attachments = node.attachments.delete(uid)
+			return waitFor(node, changed())
+		},
+		restore(records) {
+			for (const record of records) {
+				const node = nodes.get(record.node)
+				if (node !== undefined) node.attachments = node.attachments.set(record.uid, record)
+			}
+		},
+		async waitReconciled(name) {
+			const at = revision
+			await Promise.all((name === undefined ? [...nodes.values()] : [nodeOf(name)]).map((node) => waitFor(node, at)))
+		},
+		waitApplied(test, signal) {
+			return new Promise((resolve, reject) => {
+				const check = () => {
+					if (applied === undefined || !test(applied)) return
+					watchers.delete(check)
+					signal.removeEventListener('abort', abort)
+					resolve()
+				}
+				const abort = () => {
+					watchers.delete(check)
+					reject(signal.reason)
+				}
+				if (signal.aborted) return abort()
+				signal.addEventListener('abort', abort, { once: true })
+				watchers.add(check)
+				check()
+			})
+		},
+		async repair() {
+			for (const node of nodes.values()) {
+				try {
+					const planes = await node.planes.repair()
+					if (planes.length > 0) events.drifted?.(node.name, planes)
+				} catch (e) {
+					node.failures++
+					events.failed?.(node.name, new Error(`Cannot read node "${node.name}" back: ${messageOf(e)}`, { cause: e }))
+					runner.trigger()
+				}
+			}
+		},
+		read: (name) => nodeOf(name).planes.read(),
+		async stop() {
+			cancelRepair?.()
+			await runner.stop()
+			view.stop()
+			for (const node of nodes.values()) node.planes.close()
+		},
+	}
+	return loop
+}

@@ -1,0 +1,139 @@
+// The cluster as informers see it, as the model's input: one state, and the model built from it when asked for.
+
+import type { Clock } from '../base/clock.ts'
+import { tableOf } from '../base/table.ts'
+import type { KubeClient } from '../kube/client.ts'
+import { createInformer, type Informer } from '../kube/informer.ts'
+import {
+	daemonSets,
+	deployments,
+	endpointSlices,
+	jobs,
+	namespaces,
+	networkPolicies,
+	nodes,
+	pods,
+	replicaSets,
+	services,
+	statefulSets,
+} from '../kube/kinds.ts'
+import type { KubeObject } from '../kube/objects/meta.ts'
+import { build } from '../model/build.ts'
+import type { NetworkModel } from '../model/network.ts'
+import {
+	type ClusterConfig,
+	type ClusterState,
+	emptyState,
+	type ObjectSource,
+	type ObjectTables,
+	setTable,
+} from '../model/state.ts'
+
+export interface ClusterView {
+	start(): void
+	/** Every kind has been listed once. */
+	readonly synced: Promise<void>
+	readonly state: ClusterState
+	/** Of the state now; built from the last one's difference. */
+	readonly model: NetworkModel
+	informer<T extends keyof ObjectTables>(table: T): Informer<ObjectOf<T>>
+	setSources(sources: Readonly<Record<string, ObjectSource>>): void
+	onChange(listener: () => void): void
+	stop(): void
+}
+
+type ObjectOf<T extends keyof ObjectTables> =
+	ObjectTables[T] extends Iterable<readonly [string, infer O extends KubeObject]> ? O : never
+
+/** What the data planes need; owners of pods only matter to those who explain. */
+export const dataplaneTables = [
+	'nodes',
+	'namespaces',
+	'pods',
+	'services',
+	'endpointSlices',
+	'networkPolicies',
+] as const satisfies readonly (keyof ObjectTables)[]
+
+export const allTables = [
+	...dataplaneTables,
+	'deployments',
+	'replicaSets',
+	'statefulSets',
+	'daemonSets',
+	'jobs',
+] as const satisfies readonly (keyof ObjectTables)[]
+
+const kindOf = {
+	nodes,
+	namespaces,
+	pods,
+	services,
+	endpointSlices,
+	networkPolicies,
+	deployments,
+	replicaSets,
+	statefulSets,
+	daemonSets,
+	jobs,
+} as const
+
+export function createClusterView(options: {
+	readonly client: KubeClient
+	readonly clock: Clock
+	readonly tables: readonly (keyof ObjectTables)[]
+	readonly config?: Partial<ClusterConfig>
+	readonly onFailure?: (error: unknown) => void
+}): ClusterView {
+	const { client, clock, tables } = options
+	const listeners: (() => void)[] = []
+	const changed = () => {
+		for (const listener of listeners) listener()
+	}
+	const informers = new Map(
+		tables.map((table) => {
+			const informer = createInformer<KubeObject>(client, kindOf[table], {
+				clock,
+				...(options.onFailure === undefined ? {} : { onFailure: options.onFailure }),
+			})
+			informer.onChange(changed)
+			return [table, informer] as const
+		}),
+	)
+	let state = emptyState(options.config)
+	let built: { readonly state: ClusterState; readonly model: NetworkModel } | undefined
+
+	function current(): ClusterState {
+		for (const [table, informer] of informers) state = setTable(state, table, informer.store as never)
+		return state
+	}
+	return {
+		start() {
+			for (const informer of informers.values()) informer.start()
+		},
+		synced: Promise.all([...informers.values()].map((i) => i.synced)).then(() => {}),
+		get state() {
+			return current()
+		},
+		get model() {
+			const now = current()
+			if (built?.state !== now) built = { state: now, model: build(now, built) }
+			return built.model
+		},
+		informer(table) {
+			const informer = informers.get(table)
+			if (informer === undefined) throw new Error(`the view does not follow ${table}`)
+			return informer as never
+		},
+		setSources(sources) {
+			state = { ...state, sources: tableOf(Object.entries(sources)) }
+			changed()
+		},
+		onChange(listener) {
+			listeners.push(listener)
+		},
+		stop() {
+			for (const informer of informers.values()) informer.stop()
+		},
+	}
+}
