@@ -260,7 +260,7 @@ test('labels of the Service follow into its slices', () => {
 	const world = new World()
 	world.apply(service(), [pod(1)])
 	assert.deepEqual(world.apply(service({}, { team: 'a' }), [pod(1)]), { create: 0, update: ['web-0'], remove: [] })
-	assert.equal(world.slices[0]!.metadata.labels!['team'], 'a')
+	assert.equal(world.slices[0]!.metadata.labels!.team, 'a')
 	assert.deepEqual(world.apply(service({}, { team: 'a' }), [pod(1)]), { create: 0, update: [], remove: [] })
 })
 
