@@ -3,7 +3,7 @@
 
 import { cidrContains, type Ip } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
-import { namespaceNameLabel } from './builders/nodes.ts'
+import { namespaceNameLabel } from './labels.ts'
 import type {
 	ContainerPort,
 	Namespace,

@@ -38,15 +38,47 @@ export type Disposition =
 	| 'too-big'
 
 export type Step =
-	/** One query of the search list, in the order the resolver asks. */
-	| { readonly step: 'query'; readonly name: string; readonly answer: 'found' | 'no-such-name' | 'no-data'; readonly addresses: readonly Ip[] }
+	/**
+	 * One query of the search list, in the order the resolver asks. forwarded: the name is outside of the cluster's
+	 * domain, somebody else answers. no-answer: the question does not reach the server; the hops after it say why.
+	 */
+	| {
+			readonly step: 'query'
+			readonly name: string
+			readonly answer: 'found' | 'no-such-name' | 'no-data' | 'forwarded' | 'no-answer'
+			readonly addresses: readonly Ip[]
+	  }
 	| { readonly step: 'resolve'; readonly name: string; readonly address: Ip }
-	| { readonly step: 'policy'; readonly direction: 'egress' | 'ingress'; readonly verdict: 'allow' | 'deny'; readonly pod: ObjectKey; readonly enforced: boolean }
+	| {
+			readonly step: 'policy'
+			readonly direction: 'egress' | 'ingress'
+			readonly verdict: 'allow' | 'deny'
+			readonly pod: ObjectKey
+			readonly enforced: boolean
+	  }
 	| { readonly step: 'service'; readonly service: ObjectKey; readonly port: string }
 	/** A choice among `of` endpoints; `chance` is that of this one. */
-	| { readonly step: 'endpoint'; readonly ip: Ip; readonly port: number; readonly pod?: ObjectKey; readonly chance: number; readonly of: number }
-	| { readonly step: 'translate'; readonly before: Packet; readonly after: Packet; readonly what: 'destination' | 'source' | 'restore' }
-	| { readonly step: 'route'; readonly destination: string; readonly via?: Ip; readonly device: string; readonly mtu?: number }
+	| {
+			readonly step: 'endpoint'
+			readonly ip: Ip
+			readonly port: number
+			readonly pod?: ObjectKey
+			readonly chance: number
+			readonly of: number
+	  }
+	| {
+			readonly step: 'translate'
+			readonly before: Packet
+			readonly after: Packet
+			readonly what: 'destination' | 'source' | 'restore'
+	  }
+	| {
+			readonly step: 'route'
+			readonly destination: string
+			readonly via?: Ip
+			readonly device: string
+			readonly mtu?: number
+	  }
 	| { readonly step: 'deliver'; readonly pod?: ObjectKey; readonly node?: NodeName; readonly port: number }
 	| { readonly step: 'drop'; readonly how: 'reject' | 'drop'; readonly disposition: Disposition }
 

@@ -3,12 +3,11 @@
 import { tryParseCidr, tryParseIp } from '../../base/ip.ts'
 import { emptyTable, type Table } from '../../base/table.ts'
 import type * as core from '../../kube/objects/core.ts'
+import { namespaceNameLabel, zoneLabel } from '../labels.ts'
 import type { Namespace, Node } from '../network.ts'
 import { share } from '../share.ts'
 import { type ClusterState, originOf } from '../state.ts'
 import { type BuildInput, changedKeys } from './input.ts'
-
-export const zoneLabel = 'topology.kubernetes.io/zone'
 
 export function buildNamespaces(input: BuildInput): Table<string, Namespace> {
 	const before = input.last?.parts.namespaces ?? emptyTable<string, Namespace>()
@@ -31,9 +30,6 @@ export function buildNodes(input: BuildInput): Table<string, Node> {
 		}
 	})
 }
-
-/** The label every namespace has, set by the API server; policies select by it. */
-export const namespaceNameLabel = 'kubernetes.io/metadata.name'
 
 function readNamespace(state: ClusterState, object: core.Namespace): Namespace {
 	const { name, labels } = object.metadata

@@ -54,6 +54,13 @@ export function serviceOf(slice: discovery.EndpointSlice | undefined): ObjectKey
 	return name === undefined || name === '' ? [] : [namespacedKey(slice!.metadata.namespace ?? '', name)]
 }
 
+/** The pod an endpoint says it is. */
+export function targetPod(slice: discovery.EndpointSlice, endpoint: discovery.Endpoint): ObjectKey | undefined {
+	const target = endpoint.targetRef
+	if (target?.kind !== 'Pod' || !target.name) return undefined
+	return namespacedKey(target.namespace ?? slice.metadata.namespace ?? '', target.name)
+}
+
 function readService(
 	state: ClusterState,
 	object: core.Service,
@@ -183,13 +190,11 @@ function readEndpoint(
 	const ip: Ip | undefined = tryParseIp(endpoint.addresses?.[0] ?? '')
 	if (ip === undefined || ip.includes(':') !== (slice.addressType === 'IPv6')) return undefined
 	const namespace = slice.metadata.namespace ?? ''
-	const target = endpoint.targetRef
+	const pod = targetPod(slice, endpoint)
 	return {
 		ip,
 		port,
-		...(target?.kind === 'Pod' && target.name
-			? { pod: namespacedKey(target.namespace ?? namespace, target.name) }
-			: {}),
+		...(pod === undefined ? {} : { pod }),
 		...(endpoint.nodeName ? { node: endpoint.nodeName } : {}),
 		...(endpoint.zone ? { zone: endpoint.zone } : {}),
 		...(endpoint.hostname ? { hostname: endpoint.hostname } : {}),

@@ -1,8 +1,7 @@
 // EndpointSlices that point at nothing: no such Service, no such pod, an address nobody has.
 
 import { cidrContains, tryParseIp } from '../../base/ip.ts'
-import { namespacedKey } from '../../kube/objects/meta.ts'
-import { serviceOf } from '../builders/services.ts'
+import { serviceOf, targetPod } from '../builders/services.ts'
 import type { Finding } from '../finding.ts'
 import { originOf } from '../state.ts'
 import type { CheckInput } from './check.ts'
@@ -33,11 +32,7 @@ export function* checkSlices(input: CheckInput): Iterable<Finding> {
 				}
 				continue
 			}
-			const target = endpoint.targetRef
-			const podKey =
-				target?.kind === 'Pod' && target.name
-					? namespacedKey(target.namespace ?? slice.metadata.namespace ?? '', target.name)
-					: undefined
+			const podKey = targetPod(slice, endpoint)
 			const pod = podKey === undefined ? undefined : model.pods.get(podKey)
 			if (podKey !== undefined && (pod === undefined || !pod.ips.includes(ip))) {
 				const why = pod === undefined ? 'that pod does not exist' : `that pod has ${pod.ips.join(', ') || 'no address'}`

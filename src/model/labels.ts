@@ -1,0 +1,5 @@
+// Labels with a meaning of their own (kubernetes.io/docs/reference/labels-annotations-taints).
+
+/** Set on every namespace by the API server; policies select namespaces by it. */
+export const namespaceNameLabel = 'kubernetes.io/metadata.name'
+export const zoneLabel = 'topology.kubernetes.io/zone'

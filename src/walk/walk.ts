@@ -1,0 +1,394 @@
+// All the ways a flow may take through the network that Kubernetes means: one trace for each choice on the way.
+// At a node a packet meets, in the kernel's order: Service translation, route, NetworkPolicy (which therefore sees
+// pod addresses and pod ports), source translation. The answer is walked back by what each node remembers.
+
+import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
+import type { Packet } from '../base/packet.ts'
+import { servingEndpoints } from '../model/endpoints.ts'
+import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
+import { defaultOrigin, type Origin } from '../model/origin.ts'
+import { decide, type Peer } from '../model/policy.ts'
+import { explainDenial } from './explain.ts'
+import { frontendOf } from './frontend.ts'
+import { walkReply } from './reply.ts'
+import { resolve } from './resolve.ts'
+import { fieldOf, nodeAddress, podDefaultRoute, routeFrom, routeStep } from './route.ts'
+import type { Flow, StepWithReason, Trace } from './trace.ts'
+import {
+	lost,
+	type Place,
+	reverse,
+	type Session,
+	type Start,
+	stepAt,
+	type Walk,
+	type WalkOptions,
+	type Way,
+} from './way.ts'
+
+export type { WalkOptions } from './way.ts'
+
+/** Stands for the client's ephemeral port: 32768 is the first of Linux' default range. */
+export const clientPort = 32768
+
+/**
+ * Every possible trace of the flow; their chances sum to 1. Pure.
+ * Throws where the flow names a pod or node that the model does not have: whoever made the flow checks that.
+ */
+export function walk(model: NetworkModel, flow: Flow, options: WalkOptions = {}): readonly Trace[] {
+	const w: Walk = { model, flow, options }
+	const start = startOf(model, flow)
+	const begin: Way = { hops: [], packet: emptyPacket(flow), chance: 1, sessions: [] }
+	const pod = start.pod
+	if (pod !== undefined && start.node === undefined) {
+		const text =
+			pod.node === undefined
+				? `pod "${pod.key}" is not scheduled to a node`
+				: `node "${pod.node}" of pod "${pod.key}" does not exist`
+		return [lost(w, begin, start.place, 'no-route', 'drop', [pod.origin], text)]
+	}
+	if ('ip' in flow.to) return fromStart(w, start, begin, flow.to.ip)
+	const resolved = resolve(w, start, begin, (to) => walk(model, to, options))
+	return resolved.kind === 'traces'
+		? resolved.traces
+		: resolved.choices.flatMap(({ way, ip }) => fromStart(w, start, way, ip))
+}
+
+function startOf(model: NetworkModel, { from }: Flow): Start {
+	if (from.kind === 'outside') return { place: {} }
+	const pod = from.kind === 'pod' ? model.pods.get(from.pod) : undefined
+	if (from.kind === 'pod' && pod === undefined)
+		throw new Error(`Cannot walk from pod "${from.pod}": the model has no such pod`)
+	const name = from.kind === 'node' ? from.node : pod?.node
+	const node = name === undefined ? undefined : model.nodes.get(name)
+	if (from.kind === 'node' && node === undefined)
+		throw new Error(`Cannot walk from node "${from.node}": the model has no such node`)
+	const place: Place = {
+		...(name === undefined ? {} : { node: name }),
+		// A hostNetwork pod is in its node's namespace: it starts where the node starts.
+		...(pod === undefined || pod.hostNetwork ? {} : { pod: pod.key }),
+	}
+	return { place, ...(pod === undefined ? {} : { pod }), ...(node === undefined ? {} : { node }) }
+}
+
+function emptyPacket(flow: Flow): Packet {
+	const none = '' as Ip
+	const ports = flow.protocol !== 'ICMP'
+	return {
+		protocol: flow.protocol,
+		source: none,
+		destination: none,
+		sourcePort: ports ? clientPort : 0,
+		destinationPort: ports ? flow.port : 0,
+		state: 'new',
+		mark: 0,
+	}
+}
+
+/** The client sends: its own routes come before those of its node. */
+function fromStart(w: Walk, start: Start, way: Way, destination: Ip): readonly Trace[] {
+	const { model, flow } = w
+	const { pod, node, place } = start
+	if (flow.from.kind === 'outside') return fromOutside(w, way, flow.from.ip, destination)
+	if (pod === undefined || pod.hostNetwork) {
+		const source = nodeAddress(node!, destination)
+		if (source === undefined)
+			return [
+				lost(
+					w,
+					way,
+					place,
+					'no-route',
+					'drop',
+					[node!.origin],
+					`node "${node!.name}" has no address of the family of ${destination}`,
+				),
+			]
+		return atNode(w, { ...way, packet: { ...way.packet, source, destination } }, node!, 'self')
+	}
+	const source = pod.ips.find((ip) => familyOf(ip) === familyOf(destination))
+	if (source === undefined) {
+		const text =
+			pod.ips.length === 0
+				? `pod "${pod.key}" has no address yet`
+				: `pod "${pod.key}" has no address of the family of ${destination}`
+		return [lost(w, way, place, 'no-route', 'drop', [pod.origin], text)]
+	}
+	const packet = { ...way.packet, source, destination }
+	if (pod.ips.includes(destination)) {
+		const own: StepWithReason = {
+			step: 'route',
+			destination: hostCidr(destination),
+			device: 'lo',
+			because: [pod.origin],
+		}
+		const there = stepAt({ ...way, packet }, place, own, deliverToPod(w, pod, packet))
+		const back: StepWithReason = { step: 'deliver', pod: pod.key, port: packet.sourcePort, because: [pod.origin] }
+		return [
+			{ flow, hops: there.hops, reply: [{ ...place, steps: [back] }], disposition: 'delivered', chance: way.chance },
+		]
+	}
+	const out = stepAt({ ...way, packet }, place, podDefaultRoute(model, pod, packet))
+	return atNode(w, out, node!, 'pod')
+}
+
+/** From outside only the nodes' own addresses are known to routers; pod and Service networks end inside the cluster. */
+function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly Trace[] {
+	const sent = { ...way, packet: { ...way.packet, source, destination } }
+	const owner = w.model.addresses.get(destination)
+	const node = owner?.kind === 'node' ? w.model.nodes.get(owner.node) : undefined
+	if (node === undefined) {
+		const text = 'only the addresses of nodes are routed from outside of the cluster'
+		return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text)], text)]
+	}
+	const step: StepWithReason = {
+		step: 'route',
+		destination: hostCidr(destination),
+		device: 'eth0',
+		because: [node.origin],
+	}
+	const out = stepAt(sent, {}, step)
+	return node.ready ? atNode(w, out, node, 'wire') : [down(w, out, {}, node)]
+}
+
+/** How a packet came to a node: from one of its pods, from the node itself, or over the wire. */
+type Arrival = 'pod' | 'self' | 'wire'
+
+function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace[] {
+	const place = { node: node.name }
+	if (
+		way.sessions.some(
+			(s) =>
+				s.node === node.name &&
+				s.before.destination === way.packet.destination &&
+				s.before.destinationPort === way.packet.destinationPort,
+		)
+	) {
+		return [lost(w, way, place, 'loop', 'drop', [node.origin], 'the packet was here before, with this destination')]
+	}
+	const front = frontendOf(w.model, way.packet, node)
+	if (front === undefined) return route(w, way, node, arrival, way.packet, undefined)
+	const { service } = front
+	if (front.kind === 'unknown-port') {
+		const ports = service.ports.map((p) => `${p.port}/${p.protocol}`).join(', ')
+		const text = `Service "${service.key}" has ${ports === '' ? 'no port' : `the ports ${ports}`}`
+		return [lost(w, way, place, 'unknown-service-port', 'reject', [service.origin], text)]
+	}
+	const { port } = front
+	// Local is for clients outside: what the cluster itself sends to a node port goes to any endpoint.
+	const shortCut = front.traffic === 'external' && arrivesFromCluster(w.model, way.packet.source)
+	const asked = shortCut ? { ...service, externalTrafficPolicy: 'Cluster' as const } : service
+	const serving = servingEndpoints(asked, port, {
+		node: node.name,
+		...(node.zone === undefined ? {} : { zone: node.zone }),
+		traffic: front.traffic,
+		family: familyOf(way.packet.destination),
+	})
+	const known = stepAt(way, place, { step: 'service', service: service.key, port: port.name, because: [port.origin] })
+	if (serving.none !== undefined)
+		return [lost(w, known, place, 'no-endpoints', serving.none, [port.origin, ...serving.because])]
+	const masquerade = front.traffic === 'external' && asked.externalTrafficPolicy === 'Cluster' ? port.origin : undefined
+	return serving.endpoints.flatMap((endpoint) => {
+		const of = serving.endpoints.length
+		const chosen = translate(known, place, service, endpoint, of, serving.because)
+		return route(w, chosen, node, arrival, way.packet, masquerade)
+	})
+}
+
+function arrivesFromCluster(model: NetworkModel, source: Ip): boolean {
+	return model.addresses.has(source)
+}
+
+function translate(
+	way: Way,
+	place: Place,
+	service: Service,
+	endpoint: Endpoint,
+	of: number,
+	because: readonly Origin[],
+): Way {
+	const after: Packet = { ...way.packet, destination: endpoint.ip, destinationPort: endpoint.port }
+	const affinity =
+		service.sessionAffinity === undefined
+			? {}
+			: {
+					note: `session affinity: for ${service.sessionAffinity} s later connections of this client take the same endpoint`,
+				}
+	const choice: StepWithReason = {
+		step: 'endpoint',
+		ip: endpoint.ip,
+		port: endpoint.port,
+		...(endpoint.pod === undefined ? {} : { pod: endpoint.pod }),
+		chance: 1 / of,
+		of,
+		because: [endpoint.origin, ...because],
+		...affinity,
+	}
+	const rewrite: StepWithReason = {
+		step: 'translate',
+		before: way.packet,
+		after,
+		what: 'destination',
+		because: [endpoint.origin],
+	}
+	return stepAt({ ...way, packet: after, chance: way.chance / of }, place, choice, rewrite)
+}
+
+/** After translation: route, policies, source translation, and out. `arrived` is the packet before translation. */
+function route(
+	w: Walk,
+	way: Way,
+	node: Node,
+	arrival: Arrival,
+	arrived: Packet,
+	masquerade: Origin | undefined,
+): readonly Trace[] {
+	const { model } = w
+	const place = { node: node.name }
+	const decision = routeFrom(model, node, way.packet.destination)
+	if (decision.to === 'nowhere')
+		return [lost(w, way, place, decision.disposition, 'drop', decision.because, decision.note)]
+	let next = stepAt(way, place, routeStep(model, decision, way.packet))
+
+	const source = model.addresses.get(way.packet.source)
+	const sender = arrival === 'pod' && source?.kind === 'pod' ? model.pods.get(source.pod) : undefined
+	if (sender !== undefined) {
+		const peer = peerOf(model, way.packet.destination)
+		const checked = policy(w, next, place, 'egress', sender, peer, arrived)
+		if (checked.denied !== undefined) return [checked.denied]
+		next = checked.way
+	}
+	if (decision.to === 'pod') {
+		const checked = policy(w, next, place, 'ingress', decision.pod, peerOf(model, way.packet.source), arrived)
+		if (checked.denied !== undefined) return [checked.denied]
+		next = checked.way
+	}
+	next = translateSource(next, node, arrived, masquerade)
+	next = remember(next, node, arrived)
+
+	switch (decision.to) {
+		case 'pod': {
+			const inside = { node: node.name, pod: decision.pod.key }
+			return [arrive(w, stepAt(next, inside, deliverToPod(w, decision.pod, next.packet)), inside)]
+		}
+		case 'self': {
+			const port = next.packet.destinationPort
+			return [arrive(w, stepAt(next, place, { step: 'deliver', node: node.name, port, because: [node.origin] }), place)]
+		}
+		case 'node':
+			return decision.node.ready ? atNode(w, next, decision.node, 'wire') : [down(w, next, place, decision.node)]
+		case 'outside':
+			return [{ flow: w.flow, hops: next.hops, reply: [], disposition: 'left-cluster', chance: next.chance }]
+		default: {
+			const never: never = decision
+			throw new Error(`No such route: ${JSON.stringify(never)}`)
+		}
+	}
+}
+
+function policy(
+	w: Walk,
+	way: Way,
+	place: Place,
+	direction: 'egress' | 'ingress',
+	pod: Pod,
+	peer: Peer,
+	arrived: Packet,
+): { readonly way: Way; readonly denied?: Trace } {
+	const enforced = w.options.policyEnforced === true
+	const { packet } = way
+	const decision = decide(w.model, { direction, pod, peer, protocol: packet.protocol, port: packet.destinationPort })
+	const reasons = explainDenial(decision, direction, { from: arrived.destinationPort, to: packet.destinationPort })
+	const denied = decision.verdict === 'deny'
+	const texts = denied && !enforced ? ['not enforced yet by this data plane', ...reasons] : reasons
+	const next = stepAt(way, place, {
+		step: 'policy',
+		direction,
+		verdict: decision.verdict,
+		pod: pod.key,
+		enforced,
+		because: decision.because,
+		...(texts.length === 0 ? {} : { note: texts.join('\n') }),
+	})
+	return denied
+		? {
+				way: next,
+				denied: lost(
+					w,
+					next,
+					place,
+					direction === 'egress' ? 'denied-egress' : 'denied-ingress',
+					'drop',
+					decision.because,
+				),
+			}
+		: { way: next }
+}
+
+function peerOf(model: NetworkModel, ip: Ip): Peer {
+	const owner = model.addresses.get(ip)
+	if (owner?.kind === 'node') return { ip, node: owner.node }
+	const pod = owner?.kind === 'pod' ? model.pods.get(owner.pod) : undefined
+	return pod === undefined ? { ip } : { ip, pod }
+}
+
+const hairpin = defaultOrigin(
+	'a pod that reaches itself through a Service would answer itself directly: the node puts its own address in between',
+)
+
+/**
+ * Masquerade: where the endpoint is the client itself, and where a node port hands on to any endpoint, the answer must
+ * come back through this node. The kernel takes the node's own address.
+ */
+function translateSource(way: Way, node: Node, arrived: Packet, masquerade: Origin | undefined): Way {
+	const { packet } = way
+	const toItself = packet.source === packet.destination && arrived.destination !== packet.destination
+	const because = toItself ? hairpin : masquerade
+	const source = nodeAddress(node, packet.destination)
+	if (because === undefined || source === undefined || source === packet.source) return way
+	const after: Packet = { ...packet, source }
+	return stepAt(
+		{ ...way, packet: after },
+		{ node: node.name },
+		{ step: 'translate', before: packet, after, what: 'source', because: [because] },
+	)
+}
+
+function remember(way: Way, node: Node, before: Packet): Way {
+	const session: Session = { node: node.name, before, after: way.packet }
+	return { ...way, sessions: [...way.sessions, session] }
+}
+
+/** Container ports are information only: a packet to another port is delivered all the same, and said. */
+function deliverToPod(w: Walk, pod: Pod, packet: Packet): StepWithReason {
+	const notes: string[] = []
+	const declared = pod.ports.find((p) => p.port === packet.destinationPort && p.protocol === packet.protocol)
+	if (packet.protocol !== 'ICMP' && declared === undefined) {
+		const list = pod.ports.map((p) => `${p.port}/${p.protocol}`).join(', ')
+		notes.push(
+			`no container of the pod declares port ${packet.destinationPort}/${packet.protocol}${list === '' ? '' : ` (declared: ${list})`}; that is information only`,
+		)
+	}
+	if (pod.phase !== 'Running') notes.push(`the pod is ${pod.phase}`)
+	else if (pod.terminating) notes.push('the pod is terminating')
+	else if (!pod.ready) notes.push('the pod is not ready')
+	return {
+		step: 'deliver',
+		pod: pod.key,
+		...(w.model.nodes.has(pod.node ?? '') ? { node: pod.node! } : {}),
+		port: packet.destinationPort,
+		because: [declared?.origin ?? pod.origin],
+		...(notes.length === 0 ? {} : { note: notes.join('\n') }),
+	}
+}
+
+/** The packet is where it wanted to go; now the answer has to find back. */
+function arrive(w: Walk, way: Way, place: Place): Trace {
+	const { hops, failed } = walkReply(w.model, reverse(way.packet), way.sessions, place)
+	return { flow: w.flow, hops: way.hops, reply: hops, disposition: failed ?? 'delivered', chance: way.chance }
+}
+
+function down(w: Walk, way: Way, place: Place, node: Node): Trace {
+	const because = [fieldOf(node.origin, 'Node', node.name, 'status.conditions')]
+	return lost(w, way, place, 'next-hop-down', 'drop', because, `node "${node.name}" is not ready`)
+}
