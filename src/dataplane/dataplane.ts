@@ -17,8 +17,13 @@ export interface Dataplane<Program, Change> {
 	evaluate(program: Program, packet: Packet, at: Hook): readonly Evaluated[]
 }
 
-/** ok: everything was applied. Otherwise nothing of a failed transaction is in force, and `error` says why. */
-export type Outcome = { readonly ok: true } | { readonly ok: false; readonly error: Error; readonly applied: number }
+/**
+ * ok: everything was applied. Otherwise nothing of a failed transaction is in force, and `error` says why; where the
+ * kernel has no transactions, `failed` are the positions of the changes that are not in force, all others are.
+ */
+export type Outcome =
+	| { readonly ok: true }
+	| { readonly ok: false; readonly error: Error; readonly applied: number; readonly failed?: readonly number[] }
 
 export interface Evaluated {
 	readonly verdict: 'accept' | 'drop' | 'reject'
