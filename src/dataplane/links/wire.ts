@@ -218,10 +218,12 @@ export class NodeLinks {
 	}
 
 	#abandon(attachment: Attachment): void {
-		try {
-			this.detach(attachment)
-		} catch {
-			// The first failure is the one to report.
+		for (const step of [() => this.detach(attachment), () => deleteNetns(attachment.namespace)]) {
+			try {
+				step()
+			} catch {
+				// The first failure is the one to report.
+			}
 		}
 	}
 
