@@ -112,6 +112,7 @@ export class NodeLinks {
 			setLink(e, { index: POD_INDEX, up: true })
 			this.#writePod(e, attachment, POD_INDEX)
 			socket?.request(e)
+			this.#settle(index)
 			return true
 		} catch (failure) {
 			if (!isFailure(failure)) throw failure
@@ -164,6 +165,7 @@ export class NodeLinks {
 			this.#cleanPod(socket, e, attachment, pod.index)
 			this.#writePod(e, attachment, pod.index)
 			socket.request(e)
+			this.#settle(host.index)
 		} finally {
 			e.reset()
 			socket?.close()
@@ -215,6 +217,14 @@ export class NodeLinks {
 			if (!meant.neighbours.some((n) => n.ip === neighbour.ip)) deleteNeighbour(e, index, neighbour.ip)
 		}
 		tolerant(socket, e, [ESRCH, ENOENT])
+	}
+
+	/**
+	 * The end of a veth that came up first (ours) drops what it should send until the kernel has acted on the carrier,
+	 * a moment later: a lost first SYN costs a second. Reading the link makes it act now.
+	 */
+	#settle(index: number): void {
+		readLink(this.socket, index)
 	}
 
 	#abandon(attachment: Attachment): void {

@@ -170,13 +170,15 @@ export function readLinks(socket: NetlinkSocket): Link[] {
 		.map(decodeLink)
 }
 
-/** One interface by name. Throws Failure ENODEV. */
-export function readLink(socket: NetlinkSocket, name: string): Link {
+/**
+ * One interface by name or index. Throws Failure ENODEV. Other than a dump it also makes the kernel act on a change of
+ * carrier that it has only noted (kernel 6.7 on): of a veth, the end that came up first sends nothing until then.
+ */
+export function readLink(socket: NetlinkSocket, which: string | number): Link {
 	const e = new NetlinkEncoder(128)
-	e.begin(RTM_GETLINK, NLM_F_ACK)
-		.raw(ifinfomsg(0, 0, 0))
-		.string(IFLA_IFNAME, name)
-		.end()
+	e.begin(RTM_GETLINK, NLM_F_ACK).raw(ifinfomsg(typeof which === 'number' ? which : 0, 0, 0))
+	if (typeof which === 'string') e.string(IFLA_IFNAME, which)
+	e.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).end()
 	return decodeLink(socket.request(e)[0] as NetlinkMessage)
 }
 
