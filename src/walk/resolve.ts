@@ -167,7 +167,7 @@ function ask(zone: Zone, name: string): Found {
 	const addresses = answers.flatMap((a) => a.records.flatMap((r) => ('address' in r ? [r.address] : [])))
 	const outside = answers.find((a) => a.outside !== undefined)?.outside
 	if (addresses.length > 0) return { kind: 'found', addresses, because: reasons }
-	if (outside !== undefined) return { kind: 'forwarded', outside, addresses, because: reasons }
+	if (outside !== undefined) return elsewhere(outside, reasons)
 	const exists = answers.some((a) => a.rcode === 'NOERROR')
 	return { kind: exists ? 'no-data' : 'no-such-name', addresses, because: reasons }
 }
@@ -178,7 +178,15 @@ function askElsewhere(zone: Zone, name: string): Found {
 	const because = [defaultOrigin('the server is not the cluster DNS')]
 	return answer.authoritative
 		? { kind: 'no-such-name', addresses: [], because }
-		: { kind: 'forwarded', outside: answer.outside ?? name, addresses: [], because }
+		: elsewhere(answer.outside ?? name, because)
+}
+
+/** A name of one label, or under "svc", is asked of the world's servers only by mistake: no such top-level domain has addresses. */
+function elsewhere(name: string, because: readonly Origin[]): Found {
+	const labels = name.replace(/\.$/, '').split('.')
+	if (labels.length > 1 && labels.at(-1) !== 'svc') return { kind: 'forwarded', outside: name, addresses: [], because }
+	const none = defaultOrigin(`no server outside of the cluster has addresses for "${name.replace(/\.$/, '')}"`)
+	return { kind: 'no-such-name', addresses: [], because: [...because, none] }
 }
 
 /**

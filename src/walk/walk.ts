@@ -139,7 +139,7 @@ function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly T
 	const node = owner?.kind === 'node' ? w.model.nodes.get(owner.node) : undefined
 	if (node === undefined) {
 		const text = 'only the addresses of nodes are routed from outside of the cluster'
-		return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text)], text)]
+		return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text)])]
 	}
 	const step: StepWithReason = {
 		step: 'route',
