@@ -2,20 +2,24 @@
 // to the kernel as differences. A node in trouble is tried again by itself and holds up no other.
 
 import type { Clock } from '../base/clock.ts'
-import { messageOf } from '../base/failure.ts'
 import { emptyTable, type Table } from '../base/table.ts'
+import type { Attachment } from '../dataplane/links/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
+import { objectOrigin } from '../model/origin.ts'
 import type { AttachmentRecord } from './attachments.ts'
 import type { NodePrograms } from './protocol.ts'
 import { createRunner } from './runner.ts'
 import type { ClusterView } from './view.ts'
 
 /** The attachments of one node by pod uid: the input of its links program beside the model. */
-export type NodeAttachments = Table<string, AttachmentRecord>
+export type NodeAttachments = Table<string, Attachment>
 
 /** The data planes of one node, as the loop drives them. */
 export interface NodePlanes {
-	/** Brings the node to what the model and its attachments mean. Throws with what the kernel refused. */
+	/**
+	 * Brings the node to what the model and its attachments mean. Throws with what the kernel refused;
+	 * NodeFailure where that concerns some pods only.
+	 */
 	bring(model: NetworkModel, attachments: NodeAttachments): Promise<void>
 	/** After `bring`: forgets connections whose endpoint has left. */
 	forget(before: NetworkModel | undefined, after: NetworkModel): void
@@ -23,6 +27,16 @@ export interface NodePlanes {
 	repair(): Promise<readonly string[]>
 	read(): Promise<NodePrograms>
 	close(): void
+}
+
+/** Everything is in force but for these pods. */
+export class NodeFailure extends Error {
+	/** By uid. */
+	readonly pods: ReadonlyMap<string, Error>
+	constructor(message: string, pods: ReadonlyMap<string, Error>, options?: ErrorOptions) {
+		super(message, options)
+		this.pods = pods
+	}
 }
 
 export interface AgentEvents {
@@ -53,6 +67,14 @@ export interface AgentLoop {
 	stop(): Promise<void>
 }
 
+interface Waiting {
+	readonly revision: number
+	/** Waits for the wiring of this pod alone. */
+	readonly uid: string | undefined
+	resolve(): void
+	reject(e: unknown): void
+}
+
 interface NodeState {
 	readonly name: NodeName
 	readonly planes: NodePlanes
@@ -62,7 +84,9 @@ interface NodeState {
 	model?: NetworkModel
 	appliedAttachments?: NodeAttachments
 	failures: number
-	waiting: { readonly revision: number; resolve(): void; reject(e: unknown): void }[]
+	/** Read back before the next pass. */
+	repair: boolean
+	waiting: Waiting[]
 }
 
 /** Milliseconds in which changes are gathered; the first one goes at once. */
@@ -81,7 +105,7 @@ export function createAgentLoop(options: {
 	const nodes = new Map<NodeName, NodeState>(
 		[...options.nodes].map(([name, planes]) => [
 			name,
-			{ name, planes, attachments: emptyTable(), done: 0, failures: 0, waiting: [] },
+			{ name, planes, attachments: emptyTable(), done: 0, failures: 0, repair: false, waiting: [] },
 		]),
 	)
 	/** Counts changes; a pass covers those up to the number at its start. */
@@ -113,6 +137,11 @@ export function createAgentLoop(options: {
 	async function bring(node: NodeState, model: NetworkModel, covered: number): Promise<number | undefined> {
 		const { attachments } = node
 		try {
+			if (node.repair && node.model !== undefined) {
+				node.repair = false
+				const planes = await node.planes.repair()
+				if (planes.length > 0) events.drifted?.(node.name, planes)
+			}
 			if (node.model !== model || node.appliedAttachments !== attachments || node.failures > 0) {
 				await node.planes.bring(model, attachments)
 				if (node.model !== model) node.planes.forget(node.model, model)
@@ -127,12 +156,17 @@ export function createAgentLoop(options: {
 			node.failures++
 			events.failed?.(node.name, e)
 			node.done = covered
-			settle(node, (waiting) => waiting.reject(e))
+			settle(node, (waiting) => {
+				if (!(e instanceof NodeFailure)) waiting.reject(e)
+				else if (waiting.uid === undefined) waiting.reject(e)
+				else if (e.pods.has(waiting.uid)) waiting.reject(e.pods.get(waiting.uid))
+				else waiting.resolve()
+			})
 			return Math.min(retryLimit, retryFirst * 2 ** (node.failures - 1))
 		}
 	}
 
-	function settle(node: NodeState, how: (waiting: NodeState['waiting'][number]) => void): void {
+	function settle(node: NodeState, how: (waiting: Waiting) => void): void {
 		const ready = node.waiting.filter((w) => w.revision <= node.done)
 		node.waiting = node.waiting.filter((w) => w.revision > node.done)
 		for (const waiting of ready) how(waiting)
@@ -144,9 +178,9 @@ export function createAgentLoop(options: {
 		return revision
 	}
 
-	function waitFor(node: NodeState, at: number): Promise<void> {
+	function waitFor(node: NodeState, at: number, uid?: string): Promise<void> {
 		if (node.done >= at && node.failures === 0) return Promise.resolve()
-		return new Promise((resolve, reject) => node.waiting.push({ revision: at, resolve, reject }))
+		return new Promise((resolve, reject) => node.waiting.push({ revision: at, uid, resolve, reject }))
 	}
 
 	function nodeOf(name: NodeName): NodeState {
@@ -174,18 +208,18 @@ export function createAgentLoop(options: {
 		},
 		attach(record) {
 			const node = nodeOf(record.node)
-			node.attachments = node.attachments.set(record.uid, record)
-			return waitFor(node, changed())
+			if (!node.attachments.has(record.uid)) node.attachments = node.attachments.set(record.uid, attachmentOf(record))
+			return waitFor(node, changed(), record.uid)
 		},
 		detach(name, uid) {
 			const node = nodeOf(name)
 			node.attachments = node.attachments.delete(uid)
-			return waitFor(node, changed())
+			return waitFor(node, changed(), uid)
 		},
 		restore(records) {
 			for (const record of records) {
 				const node = nodes.get(record.node)
-				if (node !== undefined) node.attachments = node.attachments.set(record.uid, record)
+				if (node !== undefined) node.attachments = node.attachments.set(record.uid, attachmentOf(record))
 			}
 		},
 		async waitReconciled(name) {
@@ -211,16 +245,9 @@ export function createAgentLoop(options: {
 			})
 		},
 		async repair() {
-			for (const node of nodes.values()) {
-				try {
-					const planes = await node.planes.repair()
-					if (planes.length > 0) events.drifted?.(node.name, planes)
-				} catch (e) {
-					node.failures++
-					events.failed?.(node.name, new Error(`Cannot read node "${node.name}" back: ${messageOf(e)}`, { cause: e }))
-					runner.trigger()
-				}
-			}
+			for (const node of nodes.values()) node.repair = true
+			const at = changed()
+			await Promise.allSettled([...nodes.values()].map((node) => waitFor(node, at)))
 		},
 		read: (name) => nodeOf(name).planes.read(),
 		async stop() {
@@ -231,4 +258,17 @@ export function createAgentLoop(options: {
 		},
 	}
 	return loop
+}
+
+function attachmentOf(record: AttachmentRecord): Attachment {
+	return {
+		uid: record.uid,
+		pod: record.pod,
+		namespace: record.namespace,
+		ips: record.ips,
+		hostInterface: record.hostInterface,
+		podInterface: 'eth0',
+		mtu: record.mtu,
+		because: [objectOrigin('Pod', record.pod)],
+	}
 }

@@ -5,12 +5,24 @@ import type { Dataplane } from '../dataplane/dataplane.ts'
 
 export interface Plane<Program> {
 	readonly name: string
-	/** Brings the node to `want`; the number of changes made. Throws what the data plane said; the next call reads back first. */
+	/** Brings the node to `want`; the number of changes made. Throws PlaneFailure; the next call reads back first. */
 	bring(want: Program): Promise<number>
 	/** Reads back and repairs what someone else changed since; how many changes that took. 0 before the first bring. */
 	repair(): Promise<number>
 	/** What is really installed. */
 	read(): Promise<Program>
+}
+
+/** A transaction that was refused, whole or in part. */
+export class PlaneFailure<Change> extends Error {
+	/** Those not in force; the others are, where `partial`. */
+	readonly changes: readonly Change[]
+	readonly partial: boolean
+	constructor(error: Error, changes: readonly Change[], partial: boolean) {
+		super(error.message, { cause: error })
+		this.changes = changes
+		this.partial = partial
+	}
 }
 
 export function createPlane<Program, Change>(
@@ -26,7 +38,10 @@ export function createPlane<Program, Change>(
 		if (changes.length > 0) {
 			known = false
 			const outcome = await dataplane.apply(changes)
-			if (!outcome.ok) throw outcome.error
+			if (!outcome.ok) {
+				const { failed } = outcome
+				throw new PlaneFailure(outcome.error, failed?.map((i) => changes[i]!) ?? changes, failed !== undefined)
+			}
 		}
 		have = want
 		known = true

@@ -1,0 +1,189 @@
+// The environment of a container as the kubelet makes it: Service variables, envFrom, env with $(NAME) and fieldRef.
+
+import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
+import type { Container, EnvVar, Pod } from '../../kube/objects/pod.ts'
+
+export interface EnvironmentInput {
+	readonly pod: Pod
+	readonly container: Container
+	/** Services of the pod's namespace. */
+	readonly services: Iterable<Service>
+	/** The `default/kubernetes` Service, which every pod is told of. */
+	readonly kubernetes?: Service
+	readonly configMaps: ReadonlyMap<string, ConfigMap>
+	readonly secrets: ReadonlyMap<string, Secret>
+	readonly hostname: string
+	readonly nodeIp: string
+	readonly podIps: readonly string[]
+}
+
+/** What a reference asks for and is not there; the kubelet's reason is CreateContainerConfigError. */
+export interface MissingReference {
+	readonly text: string
+}
+
+export function environmentOf(input: EnvironmentInput): {
+	readonly env: Readonly<Record<string, string>>
+	readonly missing: readonly MissingReference[]
+} {
+	const { pod, container } = input
+	const env: Record<string, string> = { HOSTNAME: input.hostname }
+	const missing: MissingReference[] = []
+	if (input.kubernetes !== undefined) Object.assign(env, serviceVariables(input.kubernetes))
+	if (pod.spec?.enableServiceLinks !== false) {
+		for (const service of input.services) Object.assign(env, serviceVariables(service))
+	}
+	for (const from of container.envFrom ?? []) {
+		const prefix = from.prefix ?? ''
+		const name = from.configMapRef?.name ?? from.secretRef?.name ?? ''
+		const data = from.configMapRef !== undefined ? input.configMaps.get(name)?.data : decoded(input.secrets.get(name))
+		const kind = from.configMapRef !== undefined ? 'configmap' : 'secret'
+		const known = from.configMapRef !== undefined ? input.configMaps.has(name) : input.secrets.has(name)
+		if (!known && (from.configMapRef ?? from.secretRef)?.optional !== true) {
+			missing.push({ text: `${kind} "${name}" not found` })
+		}
+		for (const [key, value] of Object.entries(data ?? {})) env[prefix + key] = value
+	}
+	for (const variable of container.env ?? []) {
+		const value =
+			variable.valueFrom === undefined ? expand(variable.value ?? '', env) : valueFrom(variable, input, missing)
+		if (value !== undefined) env[variable.name] = value
+	}
+	return { env, missing }
+}
+
+/** `$(NAME)` is replaced where NAME is known, `$$` is a dollar; anything else stays (Kubernetes' own expansion). */
+export function expand(text: string, env: Readonly<Record<string, string>>): string {
+	return text.replace(/\$\$|\$\(([^()]*)\)/g, (match, name: string | undefined) => {
+		if (match === '$$') return '$'
+		return name !== undefined && Object.hasOwn(env, name) ? (env[name] as string) : match
+	})
+}
+
+/** `WEB_SERVICE_HOST`, `WEB_SERVICE_PORT`, `WEB_PORT_80_TCP_ADDR`… of a Service that has a ClusterIP. */
+export function serviceVariables(service: Service): Record<string, string> {
+	const ip = service.spec?.clusterIP
+	const ports = service.spec?.ports ?? []
+	if (ip === undefined || ip === '' || ip === 'None' || ports.length === 0) return {}
+	const prefix = upper(service.metadata.name)
+	const host = ip.includes(':') ? `[${ip}]` : ip
+	const env: Record<string, string> = {
+		[`${prefix}_SERVICE_HOST`]: ip,
+		[`${prefix}_SERVICE_PORT`]: String(ports[0]!.port),
+	}
+	for (const port of ports) if (port.name) env[`${prefix}_SERVICE_PORT_${upper(port.name)}`] = String(port.port)
+	for (const [i, port] of ports.entries()) {
+		const protocol = port.protocol ?? 'TCP'
+		const url = `${protocol.toLowerCase()}://${host}:${port.port}`
+		const one = `${prefix}_PORT_${port.port}_${protocol}`
+		if (i === 0) env[`${prefix}_PORT`] = url
+		env[one] = url
+		env[`${one}_PROTO`] = protocol.toLowerCase()
+		env[`${one}_PORT`] = String(port.port)
+		env[`${one}_ADDR`] = ip
+	}
+	return env
+}
+
+function upper(name: string): string {
+	return name.toUpperCase().replaceAll('-', '_')
+}
+
+function decoded(secret: Secret | undefined): Record<string, string> | undefined {
+	if (secret?.data === undefined) return undefined
+	return Object.fromEntries(
+		Object.entries(secret.data).map(([key, value]) => [key, Buffer.from(value, 'base64').toString('utf8')]),
+	)
+}
+
+function valueFrom(variable: EnvVar, input: EnvironmentInput, missing: MissingReference[]): string | undefined {
+	const { fieldRef, configMapKeyRef, secretKeyRef, resourceFieldRef } = variable.valueFrom ?? {}
+	if (fieldRef !== undefined) return fieldOf(fieldRef.fieldPath, input)
+	if (resourceFieldRef !== undefined) {
+		const name = resourceFieldRef.containerName ?? input.container.name
+		const container = input.pod.spec?.containers.find((c) => c.name === name)
+		const [which, resource] = resourceFieldRef.resource.split('.', 2) as ['limits' | 'requests', string]
+		return quantityText(container?.resources?.[which]?.[resource] ?? '0', resourceFieldRef.divisor ?? '1')
+	}
+	const reference = configMapKeyRef ?? secretKeyRef
+	if (reference === undefined) return undefined
+	const name = reference.name ?? ''
+	const kind = configMapKeyRef !== undefined ? 'configmap' : 'secret'
+	const data = configMapKeyRef !== undefined ? input.configMaps.get(name)?.data : decoded(input.secrets.get(name))
+	const known = configMapKeyRef !== undefined ? input.configMaps.has(name) : input.secrets.has(name)
+	const value = data?.[reference.key]
+	if (value === undefined && reference.optional !== true) {
+		missing.push({
+			text: known
+				? `couldn't find key ${reference.key} in ${kind} ${input.pod.metadata.namespace}/${name}`
+				: `${kind} "${name}" not found`,
+		})
+	}
+	return value
+}
+
+/** The downward API's fields of a pod; undefined for one that does not exist. */
+export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nodeIp' | 'podIps'>): string | undefined {
+	const { metadata, spec } = input.pod
+	const entry = /^metadata\.(labels|annotations)\['([^']*)'\]$/.exec(path)
+	if (entry !== null) return metadata[entry[1] as 'labels' | 'annotations']?.[entry[2] as string] ?? ''
+	const all = (map: Readonly<Record<string, string>> | undefined) =>
+		Object.entries(map ?? {})
+			.sort(([a], [b]) => (a < b ? -1 : 1))
+			.map(([key, value]) => `${key}=${JSON.stringify(value)}`)
+			.join('\n')
+	switch (path) {
+		case 'metadata.name':
+			return metadata.name
+		case 'metadata.namespace':
+			return metadata.namespace
+		case 'metadata.uid':
+			return metadata.uid
+		case 'metadata.labels':
+			return all(metadata.labels)
+		case 'metadata.annotations':
+			return all(metadata.annotations)
+		case 'spec.nodeName':
+			return spec?.nodeName
+		case 'spec.serviceAccountName':
+			return spec?.serviceAccountName
+		case 'status.hostIP':
+		case 'status.hostIPs':
+			return input.nodeIp
+		case 'status.podIP':
+			return input.podIps[0]
+		case 'status.podIPs':
+			return input.podIps.join(',')
+		default:
+			return undefined
+	}
+}
+
+const suffixes: Readonly<Record<string, number>> = {
+	n: 1e-9,
+	u: 1e-6,
+	m: 1e-3,
+	'': 1,
+	k: 1e3,
+	M: 1e6,
+	G: 1e9,
+	T: 1e12,
+	P: 1e15,
+	E: 1e18,
+	Ki: 2 ** 10,
+	Mi: 2 ** 20,
+	Gi: 2 ** 30,
+	Ti: 2 ** 40,
+	Pi: 2 ** 50,
+	Ei: 2 ** 60,
+}
+
+/** `quantity / divisor`, rounded up to a whole number, as resourceFieldRef gives it. */
+function quantityText(quantity: string, divisor: string): string {
+	return String(Math.ceil(number(quantity) / (number(divisor) || 1)))
+}
+
+function number(quantity: string): number {
+	const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)([a-zA-Z]*)$/.exec(quantity)
+	return match === null ? 0 : Number(match[1]) * (suffixes[match[2] as string] ?? 1)
+}

@@ -1,0 +1,343 @@
+// One pod on its node, from scheduled to gone. Level-triggered: each turn compares what should be with what is, and
+// takes the next step; turns of one pod never overlap.
+
+import type { Clock } from '../../base/clock.ts'
+import { isFailure, messageOf } from '../../base/failure.ts'
+import { tryParseIp } from '../../base/ip.ts'
+import type { EventRecorder } from '../../controllers/events.ts'
+import { isConflict, isNotFound } from '../../kube/answer.ts'
+import type { KubeClient } from '../../kube/client.ts'
+import { pods } from '../../kube/kinds.ts'
+import { keyOf } from '../../kube/objects/meta.ts'
+import type { Container, Pod } from '../../kube/objects/pod.ts'
+import type { ContainerStatus, WorkloadContainer, WorkloadPod } from '../workloads/protocol.ts'
+import { type ContainerPlan, isSidecar, planText } from './containers.ts'
+import type { PodNetwork, PodWiring } from './network.ts'
+import type { PodRuntime } from './runtime.ts'
+import { podStatusOf } from './status.ts'
+
+export const kubeletComponent = 'kubelet'
+
+export interface PodContext {
+	readonly client: KubeClient
+	readonly clock: Clock
+	readonly recorder: EventRecorder | undefined
+	readonly network: PodNetwork
+	readonly runtime: PodRuntime
+	readonly nodeIp: string
+	/** Path of the node's own namespace, where hostNetwork pods live. */
+	readonly nodeNetns: string
+	plan(pod: Pod, container: Container): ContainerPlan
+	/** The container as the runtime takes it; files are written, references read. Throws Failure CreateContainerConfigError. */
+	prepare(pod: Pod, container: Container, plan: ContainerPlan, wiring: PodWiring): Promise<WorkloadContainer>
+	/** The pod is gone for good: its files may go. */
+	forget(pod: Pod): void
+	failed(pod: Pod, error: unknown): void
+}
+
+export interface PodWorker {
+	/** Something changed; `pod` undefined: it is no longer in the API. */
+	update(pod: Pod | undefined): void
+	/** Resolves when the worker has nothing left to do and the pod is gone. */
+	readonly gone: Promise<void>
+	/** The containers that have been prepared, for exec. */
+	readonly wiring: PodWiring | undefined
+	/** Everything that ran is lost: begin anew. */
+	lost(): void
+	stop(): void
+}
+
+const retryFirst = 500
+const retryLimit = 30_000
+
+export function createPodWorker(first: Pod, context: PodContext): PodWorker {
+	const { client, clock, network, runtime, recorder } = context
+	const uid = first.metadata.uid as string
+	const key = keyOf(first)
+	let pod = first
+	let inApi = true
+	let running = false
+	let again = false
+	let stopped = false
+	let failures = 0
+	let cancelRetry: (() => void) | undefined
+	let wiring: PodWiring | undefined
+	let sent: WorkloadPod | undefined = runtime.find(uid)?.pod
+	let lastStatus = JSON.stringify(first.status ?? {})
+	let terminating: Promise<void> | undefined
+	let force: AbortController | undefined
+	/** Containers that are over without ever having been given to the runtime: stand-ins that only had to succeed. */
+	const succeeded = new Map<string, ContainerStatus>()
+	const announced = new Set<string>()
+	const restartsBefore = restartsOf(first)
+	const gone = Promise.withResolvers<void>()
+
+	function restartsOf(from: Pod): Map<string, number> {
+		const known = runtime.find(uid)?.status.containers ?? []
+		return new Map(
+			[...(from.status?.containerStatuses ?? []), ...(from.status?.initContainerStatuses ?? [])].map((status) => {
+				const now = known.find((c) => c.name === status.name)
+				if (now !== undefined) return [status.name, Math.max(0, status.restartCount - now.restarts)]
+				const ran = status.containerID !== undefined && status.state?.terminated === undefined
+				return [status.name, status.restartCount + (ran ? 1 : 0)]
+			}),
+		)
+	}
+
+	function wake(): void {
+		if (stopped) return
+		if (running) {
+			again = true
+			return
+		}
+		cancelRetry?.()
+		cancelRetry = undefined
+		running = true
+		void turn()
+			.then(() => {
+				failures = 0
+			})
+			.catch((e) => {
+				failures++
+				const wait = Math.min(retryLimit, retryFirst * 2 ** (failures - 1))
+				context.failed(pod, e)
+				if (!stopped) cancelRetry = clock.after(wait, wake)
+			})
+			.finally(() => {
+				running = false
+				if (again) {
+					again = false
+					wake()
+				}
+			})
+	}
+
+	async function turn(): Promise<void> {
+		if (!inApi || pod.metadata.deletionTimestamp !== undefined) {
+			await terminate()
+			return
+		}
+		const { phase } = pod.status ?? {}
+		if (phase === 'Succeeded' || phase === 'Failed') {
+			await runtime.stop(uid, 0)
+			await network.detach(uid)
+			return
+		}
+		try {
+			await wire()
+		} catch (e) {
+			recorder?.record(
+				kubeletComponent,
+				pod,
+				'Warning',
+				'FailedCreatePodSandBox',
+				`Failed to create pod sandbox: plugin type="podwire" failed (add): ${messageOf(e)}`,
+			)
+			await writeStatus({ reason: 'ContainerCreating', message: messageOf(e) })
+			throw e
+		}
+		try {
+			await run()
+		} catch (e) {
+			const reason = isFailure(e, 'CreateContainerConfigError') ? e.code : 'CreateContainerError'
+			recorder?.record(kubeletComponent, pod, 'Warning', 'Failed', `Error: ${messageOf(e)}`)
+			await writeStatus({ reason, message: messageOf(e) })
+			throw e
+		}
+		await writeStatus()
+	}
+
+	async function wire(): Promise<void> {
+		if (wiring !== undefined) return
+		if (pod.spec?.hostNetwork === true) {
+			const ip = tryParseIp(context.nodeIp)
+			wiring = { ips: ip === undefined ? [] : [ip], netns: context.nodeNetns }
+			return
+		}
+		wiring = await network.attach({
+			uid,
+			key,
+			node: pod.spec?.nodeName as string,
+			prefer: (pod.status?.podIPs ?? []).flatMap(({ ip }) => tryParseIp(ip) ?? []),
+		})
+	}
+
+	/** Gives the runtime every container whose turn has come. */
+	async function run(): Promise<void> {
+		const wired = wiring as PodWiring
+		const containers: WorkloadContainer[] = []
+		const statuses = () => new Map((runtime.find(uid)?.status.containers ?? []).map((c) => [c.name, c]))
+		let blocked = false
+		for (const container of pod.spec?.initContainers ?? []) {
+			if (blocked) break
+			const plan = context.plan(pod, container)
+			if (plan.kind === 'stand-in' && !isSidecar(container)) {
+				succeed(container, plan)
+				continue
+			}
+			containers.push(await preparedOf(container, plan, wired))
+			const state = statuses().get(container.name)?.state
+			blocked = !isSidecar(container) && !(state?.state === 'terminated' && state.exitCode === 0)
+		}
+		if (!blocked) {
+			for (const container of pod.spec?.containers ?? []) {
+				const plan = context.plan(pod, container)
+				// A Job is work that ends; what stands in for it has nothing to do.
+				const isWork = pod.metadata.ownerReferences?.some((o) => o.controller === true && o.kind === 'Job')
+				if (plan.kind === 'stand-in' && isWork) succeed(container, plan)
+				else containers.push(await preparedOf(container, plan, wired))
+			}
+		}
+		const want: WorkloadPod = {
+			uid,
+			namespace: pod.metadata.namespace as string,
+			name: pod.metadata.name,
+			node: pod.spec?.nodeName as string,
+			ips: wired.ips,
+			netns: wired.netns,
+			containers,
+		}
+		if (containers.length === 0 || JSON.stringify(want) === JSON.stringify(sent)) return
+		await runtime.set(want)
+		sent = want
+		for (const container of containers) {
+			if (announced.has(container.name)) continue
+			announced.add(container.name)
+			const spec = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].find(
+				(c) => c.name === container.name,
+			)!
+			announce(spec, context.plan(pod, spec))
+		}
+	}
+
+	function announce(container: Container, plan: ContainerPlan): void {
+		const text = planText(container.image ?? '', plan)
+		if ((pod.status?.containerStatuses ?? []).some((s) => s.name === container.name && s.containerID !== undefined))
+			return
+		recorder?.record(kubeletComponent, pod, 'Normal', 'Pulled', text[0]!.toUpperCase() + text.slice(1))
+		recorder?.record(kubeletComponent, pod, 'Normal', 'Created', `Created container: ${container.name}`)
+		recorder?.record(kubeletComponent, pod, 'Normal', 'Started', `Started container ${container.name}`)
+	}
+
+	async function preparedOf(container: Container, plan: ContainerPlan, wired: PodWiring): Promise<WorkloadContainer> {
+		// What a program was started with stays as it was: Service variables of later Services do not restart it.
+		const before = sent?.containers.find((c) => c.name === container.name)
+		if (before?.kind === 'program' && plan.kind === 'program' && before.image === container.image) return before
+		return context.prepare(pod, container, plan, wired)
+	}
+
+	function succeed(container: Container, plan: ContainerPlan): void {
+		if (succeeded.has(container.name)) return
+		const reported = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].find(
+			(s) => s.name === container.name,
+		)?.state?.terminated
+		const at = reported?.finishedAt === undefined ? clock.now() : Date.parse(reported.finishedAt)
+		succeeded.set(container.name, {
+			name: container.name,
+			restarts: 0,
+			state: {
+				state: 'terminated',
+				startedAt: reported?.startedAt === undefined ? at : Date.parse(reported.startedAt),
+				finishedAt: at,
+				exitCode: 0,
+				reason: 'Completed',
+				message: `nothing was run: ${planText(container.image ?? '', plan)}`,
+			},
+		})
+		if (reported === undefined) announce(container, plan)
+	}
+
+	async function writeStatus(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
+		const containers = new Map(succeeded)
+		for (const status of runtime.find(uid)?.status.containers ?? []) containers.set(status.name, status)
+		const status = podStatusOf({
+			pod,
+			hostIp: context.nodeIp,
+			podIps: wiring?.ips ?? [],
+			containers,
+			restartsBefore,
+			now: clock.now(),
+			...(waiting === undefined ? {} : { waiting }),
+		})
+		const text = JSON.stringify(status)
+		if (text === lastStatus) return
+		try {
+			// The uid is a precondition: a pod of the same name that came later is another pod.
+			const written = await client.patch(pods, key, { metadata: { uid }, status }, { subresource: 'status' })
+			if (written.metadata.uid === uid && inApi && !again) pod = written
+			lastStatus = text
+		} catch (e) {
+			if (!isNotFound(e) && !isConflict(e)) throw e
+		}
+	}
+
+	/** Waits until no Service sends here, stops the containers, unwires, and lets the API forget the pod. */
+	async function terminate(): Promise<void> {
+		terminating ??= (async () => {
+			const grace = graceOf(pod) * 1000
+			recorderKilling()
+			if (inApi && grace > 0) {
+				force = new AbortController()
+				const cancel = clock.after(grace, () => force?.abort())
+				if (!inApi) force.abort()
+				await network.drained(key, force.signal).catch(() => {})
+				cancel()
+			}
+			await runtime.stop(uid, inApi ? grace : 0)
+			await network.detach(uid)
+			if (inApi) {
+				try {
+					await client.delete(pods, key, { gracePeriodSeconds: 0, preconditions: { uid } })
+				} catch (e) {
+					if (!isNotFound(e) && !isConflict(e)) throw e
+				}
+			}
+			stopped = true
+			context.forget(pod)
+			gone.resolve()
+		})().catch((e) => {
+			terminating = undefined
+			throw e
+		})
+		await terminating
+	}
+
+	function recorderKilling(): void {
+		if (!inApi) return
+		for (const container of pod.spec?.containers ?? []) {
+			recorder?.record(kubeletComponent, pod, 'Normal', 'Killing', `Stopping container ${container.name}`)
+		}
+	}
+
+	return {
+		update(next) {
+			if (next === undefined) {
+				inApi = false
+				// Deleted by force: nothing to wait for.
+				force?.abort()
+			} else {
+				pod = next
+				if (next.metadata.deletionGracePeriodSeconds === 0) force?.abort()
+			}
+			wake()
+		},
+		gone: gone.promise,
+		get wiring() {
+			return wiring
+		},
+		lost() {
+			if (sent === undefined) return
+			sent = undefined
+			for (const [name, count] of restartsOf(pod)) restartsBefore.set(name, count)
+			wake()
+		},
+		stop() {
+			stopped = true
+			cancelRetry?.()
+		},
+	}
+}
+
+function graceOf(pod: Pod): number {
+	return pod.metadata.deletionGracePeriodSeconds ?? pod.spec?.terminationGracePeriodSeconds ?? 30
+}

@@ -1,0 +1,122 @@
+// What the kubelet asks of the container runtime: the workloads process, or on paper nothing but the claim.
+
+import type { Clock } from '../../base/clock.ts'
+import { Failure, isFailure } from '../../base/failure.ts'
+import type { WorkloadsClient } from '../workloads/client.ts'
+import type { ContainerStatus, LogLine, LogQuery, WorkloadPod, WorkloadPodStatus } from '../workloads/protocol.ts'
+
+export interface PodRuntime {
+	/** What is known of a pod without asking. */
+	find(uid: string): { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus } | undefined
+	readonly known: readonly string[]
+	set(pod: WorkloadPod): Promise<WorkloadPodStatus>
+	stop(uid: string, grace: number): Promise<void>
+	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
+	/** Hears when a pod's containers changed by themselves, or (uid undefined) when everything that ran is lost. */
+	onChange(listener: (uid: string | undefined) => void): void
+}
+
+/** `restart` makes a new workloads process when the old one has died. */
+export async function createRuntime(
+	first: WorkloadsClient,
+	restart: () => Promise<WorkloadsClient>,
+	onFailure: (e: unknown) => void,
+): Promise<PodRuntime & { readonly client: WorkloadsClient; stopWatching(): void }> {
+	let client = first
+	let watching = true
+	let pods = new Map<string, { pod: WorkloadPod; status: WorkloadPodStatus }>()
+	const listeners: ((uid: string | undefined) => void)[] = []
+	const tell = (uid: string | undefined) => {
+		for (const listener of listeners) listener(uid)
+	}
+
+	async function follow(next: WorkloadsClient): Promise<void> {
+		client = next
+		pods = new Map((await next.call('pods', null)).map((entry) => [entry.pod.uid, entry]))
+		next.onEvent(({ status }) => {
+			const known = pods.get(status.uid)
+			if (known === undefined) return
+			known.status = status
+			tell(status.uid)
+		})
+		void next.closed.then(async () => {
+			while (watching) {
+				try {
+					await follow(await restart())
+					tell(undefined)
+					return
+				} catch (e) {
+					onFailure(e)
+					await new Promise((resolve) => setTimeout(resolve, 1_000))
+				}
+			}
+		})
+	}
+	await follow(first)
+	return {
+		get client() {
+			return client
+		},
+		find: (uid) => pods.get(uid),
+		get known() {
+			return [...pods.keys()]
+		},
+		async set(pod) {
+			const status = await client.call('setPod', pod)
+			pods.set(pod.uid, { pod, status })
+			return status
+		},
+		async stop(uid, grace) {
+			try {
+				await client.call('stopPod', { uid, grace })
+			} catch (e) {
+				// The process died, and with it what was to be stopped.
+				if (!isFailure(e, 'Unavailable')) throw e
+			}
+			pods.delete(uid)
+		},
+		logs: (query, signal) => client.stream('logs', query, signal),
+		onChange: (listener) => void listeners.push(listener),
+		stopWatching() {
+			watching = false
+		},
+	}
+}
+
+/** Nothing runs; every container counts as running from the moment it is asked for. */
+export function createPaperRuntime(clock: Clock): PodRuntime {
+	const pods = new Map<string, { pod: WorkloadPod; status: WorkloadPodStatus }>()
+	return {
+		find: (uid) => pods.get(uid),
+		get known() {
+			return [...pods.keys()]
+		},
+		async set(pod) {
+			const before = pods.get(pod.uid)?.status.containers ?? []
+			const containers = pod.containers.map(
+				(c): ContainerStatus =>
+					before.find((b) => b.name === c.name) ?? {
+						name: c.name,
+						state: { state: 'running', startedAt: clock.now() },
+						restarts: 0,
+					},
+			)
+			const status = { uid: pod.uid, containers }
+			pods.set(pod.uid, { pod, status })
+			return status
+		},
+		async stop(uid) {
+			pods.delete(uid)
+		},
+		// biome-ignore lint/correctness/useYield: it only refuses.
+		async *logs() {
+			throw new Failure('Unavailable', noKernel('there are no logs'))
+		},
+		onChange() {},
+	}
+}
+
+/** The one sentence for everything that needs a kernel and has none. */
+export function noKernel(what: string): string {
+	return `${what}: this lab runs on the paper data plane, without a kernel, so no container is really running (podwire doctor says why)`
+}

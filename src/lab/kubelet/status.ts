@@ -1,0 +1,203 @@
+// A pod's status as the kubelet reports it, from what runs. Pure: the same containers give the same status, and a
+// condition keeps the time of its last change.
+
+import type {
+	ContainerStatus as ApiContainerStatus,
+	ContainerState as ApiState,
+	Container,
+	Pod,
+	PodCondition,
+	PodPhase,
+	PodStatus,
+} from '../../kube/objects/pod.ts'
+import type { ContainerState, ContainerStatus } from '../workloads/protocol.ts'
+import { isSidecar } from './containers.ts'
+
+export interface PodFacts {
+	readonly pod: Pod
+	readonly hostIp: string
+	/** Empty until the pod is wired. */
+	readonly podIps: readonly string[]
+	/** What runs or ran, by container name; a container that has not begun is absent. */
+	readonly containers: ReadonlyMap<string, ContainerStatus>
+	/** Restarts counted before the workloads process began to count. */
+	readonly restartsBefore: ReadonlyMap<string, number>
+	/** Why nothing runs yet, if something is wrong. */
+	readonly waiting?: { readonly reason: string; readonly message: string }
+	/** Milliseconds since the epoch. */
+	readonly now: number
+}
+
+export function podStatusOf(facts: PodFacts): PodStatus {
+	const { pod, podIps, now } = facts
+	const before = pod.status
+	const init = (pod.spec?.initContainers ?? []).map((c) => containerStatusOf(c, facts, 'init'))
+	const main = (pod.spec?.containers ?? []).map((c) => containerStatusOf(c, facts, 'main'))
+	const initialized = (pod.spec?.initContainers ?? []).every((c, i) =>
+		isSidecar(c) ? init[i]?.started === true : init[i]?.state?.terminated?.exitCode === 0,
+	)
+	const phase = phaseOf(pod, main, init, initialized)
+	const finished = phase === 'Succeeded' || phase === 'Failed'
+	const ready = phase === 'Running' && main.every((c) => c.ready)
+	const gates = pod.spec?.readinessGates ?? []
+	const gatesOpen = gates.every((g) =>
+		before?.conditions?.some((c) => c.type === g.conditionType && c.status === 'True'),
+	)
+	const unready = main.filter((c) => !c.ready).map((c) => c.name)
+	const why =
+		finished && phase === 'Succeeded' ? { reason: 'PodCompleted' } : finished ? { reason: 'PodFailed' } : undefined
+	const notReady = why ?? {
+		reason: 'ContainersNotReady',
+		message: `containers with unready status: [${unready.join(' ')}]`,
+	}
+	const conditions = mergeConditions(
+		before?.conditions ?? [],
+		[
+			{ type: 'PodReadyToStartContainers', status: truth(podIps.length > 0 && !finished) },
+			{
+				type: 'Initialized',
+				status: truth(initialized),
+				...(initialized
+					? phase === 'Succeeded'
+						? { reason: 'PodCompleted' }
+						: {}
+					: {
+							reason: 'ContainersNotInitialized',
+							message: `containers with incomplete status: [${init
+								.filter((c) => c.state?.terminated?.exitCode !== 0)
+								.map((c) => c.name)
+								.join(' ')}]`,
+						}),
+			},
+			{
+				type: 'Ready',
+				status: truth(ready && gatesOpen),
+				...(ready ? (gatesOpen ? {} : { reason: 'ReadinessGatesNotReady' }) : notReady),
+			},
+			{ type: 'ContainersReady', status: truth(ready), ...(ready ? {} : notReady) },
+			{ type: 'PodScheduled', status: 'True' },
+		],
+		time(now),
+	)
+	return {
+		phase,
+		conditions,
+		hostIP: facts.hostIp,
+		hostIPs: [{ ip: facts.hostIp }],
+		...(podIps.length === 0 ? {} : { podIP: podIps[0]!, podIPs: podIps.map((ip) => ({ ip })) }),
+		startTime: before?.startTime ?? time(now),
+		...(init.length === 0 ? {} : { initContainerStatuses: init }),
+		containerStatuses: main,
+		...(before?.qosClass === undefined ? {} : { qosClass: before.qosClass }),
+		...(pod.metadata.generation === undefined ? {} : { observedGeneration: pod.metadata.generation }),
+	}
+}
+
+/** Seconds precision, UTC, as the API prints times. */
+export function time(milliseconds: number): string {
+	return `${new Date(milliseconds).toISOString().slice(0, 19)}Z`
+}
+
+function truth(value: boolean): 'True' | 'False' {
+	return value ? 'True' : 'False'
+}
+
+/** Ours replace those of the same type; others (readiness gates, disruption) stay; times move only when the status does. */
+function mergeConditions(
+	before: readonly PodCondition[],
+	ours: readonly PodCondition[],
+	now: string,
+): readonly PodCondition[] {
+	const mine = ours.map((condition) => {
+		const old = before.find((c) => c.type === condition.type)
+		const same = old !== undefined && old.status === condition.status
+		return { ...condition, lastProbeTime: null, lastTransitionTime: same ? (old.lastTransitionTime ?? now) : now }
+	})
+	return [...mine, ...before.filter((c) => !ours.some((o) => o.type === c.type))]
+}
+
+function containerStatusOf(container: Container, facts: PodFacts, kind: 'init' | 'main'): ApiContainerStatus {
+	const found = facts.containers.get(container.name)
+	const image = container.image ?? ''
+	const uid = facts.pod.metadata.uid ?? ''
+	const id = `podwire://${uid}/${container.name}/${found?.restarts ?? 0}`
+	if (found === undefined) {
+		const creating = kind === 'init' || (facts.pod.spec?.initContainers ?? []).length === 0
+		return {
+			name: container.name,
+			state: { waiting: facts.waiting ?? { reason: creating ? 'ContainerCreating' : 'PodInitializing' } },
+			lastState: {},
+			ready: false,
+			started: false,
+			restartCount: facts.restartsBefore.get(container.name) ?? 0,
+			image,
+			imageID: '',
+		}
+	}
+	const running = found.state.state === 'running'
+	const done = found.state.state === 'terminated' && found.state.exitCode === 0
+	return {
+		name: container.name,
+		state: apiState(found.state, id),
+		lastState: found.last === undefined ? {} : apiState(found.last, id),
+		ready: kind === 'init' && !isSidecar(container) ? done : running,
+		started: running,
+		restartCount: (facts.restartsBefore.get(container.name) ?? 0) + found.restarts,
+		image,
+		imageID: '',
+		containerID: id,
+	}
+}
+
+function apiState(state: ContainerState, id: string): ApiState {
+	switch (state.state) {
+		case 'waiting':
+			return {
+				waiting: { reason: state.reason, ...(state.message === undefined ? {} : { message: state.message }) },
+			}
+		case 'running':
+			return { running: { startedAt: time(state.startedAt) } }
+		case 'terminated':
+			return {
+				terminated: {
+					exitCode: state.exitCode,
+					reason: state.reason,
+					...(state.message === undefined ? {} : { message: state.message }),
+					startedAt: time(state.startedAt),
+					finishedAt: time(state.finishedAt),
+					containerID: id,
+				},
+			}
+		default: {
+			const never: never = state
+			throw new Error(`No such state: ${JSON.stringify(never)}`)
+		}
+	}
+}
+
+function phaseOf(
+	pod: Pod,
+	main: readonly ApiContainerStatus[],
+	init: readonly ApiContainerStatus[],
+	initialized: boolean,
+): PodPhase {
+	const policy = pod.spec?.restartPolicy ?? 'Always'
+	if (!initialized) {
+		const failed = init.some((c) => (c.state?.terminated?.exitCode ?? 0) !== 0)
+		return failed && policy === 'Never' ? 'Failed' : 'Pending'
+	}
+	if (main.every((c) => c.state?.terminated !== undefined)) {
+		// With restartPolicy Always a container only rests here between two runs.
+		if (policy === 'Always') return 'Running'
+		const ok = main.every((c) => c.state?.terminated?.exitCode === 0)
+		return ok ? 'Succeeded' : policy === 'Never' ? 'Failed' : 'Running'
+	}
+	const begun = main.some(
+		(c) =>
+			c.state?.running !== undefined ||
+			c.state?.terminated !== undefined ||
+			c.restartCount > 0 ||
+			c.containerID !== undefined,
+	)
+	return begun ? 'Running' : 'Pending'
+}
