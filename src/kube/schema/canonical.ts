@@ -1,7 +1,7 @@
 // The one form in which the API server keeps and answers an object: what is left of JSON once it went through the
 // server's types. Unknown fields go, empty fields go or appear as the type says, quantities and times get one spelling.
 
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { isObject, type Json, type JsonObject, setKey } from './json.ts'
 import { canonicalQuantity } from './quantity.ts'
 import type { FieldSchema, TypeSchema, ValueSchema } from './schema.ts'
 import { parseTime, printTime } from './time.ts'
@@ -167,12 +167,4 @@ function canonicalString(value: Json, format: string | undefined): Json {
 		default:
 			return value
 	}
-}
-
-/** Sets a key of user data: `__proto__` is a key like any other. */
-function setKey(out: Record<string, Json>, key: string, value: Json | undefined): void {
-	if (value === undefined) return
-	if (key === '__proto__')
-		Object.defineProperty(out, key, { value, enumerable: true, writable: true, configurable: true })
-	else out[key] = value
 }

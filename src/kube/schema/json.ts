@@ -21,3 +21,15 @@ export function sameJson(a: Json | undefined, b: Json | undefined): boolean {
 	for (const key in b) if (b[key] !== undefined && a[key] === undefined) return false
 	return true
 }
+
+/** Sets a key that may come from a user: `__proto__` is a key like any other. */
+export function setKey(object: Record<string, Json | undefined>, key: string, value: Json | undefined): void {
+	if (key === '__proto__')
+		Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true })
+	else object[key] = value
+}
+
+/** The value of an own key: nothing is inherited. */
+export function keyOf(object: JsonObject, key: string): Json | undefined {
+	return Object.hasOwn(object, key) ? object[key] : undefined
+}
