@@ -49,7 +49,7 @@ export function servingEndpoints(service: Service, port: ServicePort, client: Se
 			? port.endpoints
 			: port.endpoints.filter((e) => familyOf(e.ip) === family)
 	if (candidates.length === 0)
-		return { endpoints: [], none: 'reject', because: [serviceOrigin(service, 'selector'), nobodyExists] }
+		return { endpoints: [], none: 'reject', because: [service.fields?.selector ?? service.origin, nobodyExists] }
 
 	const policy = client.traffic === 'internal' ? 'internalTrafficPolicy' : 'externalTrafficPolicy'
 	if (service[policy] === 'Local') return local(service, candidates, client, policy)

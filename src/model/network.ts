@@ -81,6 +81,12 @@ export interface Pod {
 	readonly origin: Origin
 }
 
+/** A finished pod has given its address back; a hostNetwork pod has none of its own. */
+export function podAddresses(pod: Pod | undefined): readonly Ip[] {
+	if (pod === undefined || pod.hostNetwork || pod.phase === 'Succeeded' || pod.phase === 'Failed') return []
+	return pod.ips
+}
+
 export interface ContainerPort {
 	readonly container: string
 	readonly name?: string

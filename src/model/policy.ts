@@ -16,7 +16,7 @@ import type {
 	PolicyRule,
 } from './network.ts'
 import { defaultOrigin, type Origin } from './origin.ts'
-import { firstMismatch, selectorMatches } from './selector.ts'
+import { firstMismatch, isNothing, selectorMatches } from './selector.ts'
 
 export type Direction = 'ingress' | 'egress'
 
@@ -157,9 +157,10 @@ function matchPeer(
 		const except = peer.except.find((cidr) => cidrContains(cidr, other.ip))
 		return except === undefined ? undefined : { text: `ipBlock ${peer.cidr} excepts ${except}`, near: 2 }
 	}
+	if (isNothing(peer.pods)) return { text: 'the peer cannot be read and matches nothing', near: 0 }
 	const pod = other.pod
 	if (pod === undefined || pod.hostNetwork)
-		return { text: `selects pods, and ${other.ip} is no pod of its own address`, near: 0 }
+		return { text: `selects pods, and ${other.ip} is not the address of a pod`, near: 0 }
 	if (peer.namespaces === undefined) {
 		if (pod.namespace !== policy.namespace) {
 			return {

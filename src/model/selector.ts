@@ -4,6 +4,13 @@ import type { LabelSelector } from './network.ts'
 
 type Labels = Readonly<Record<string, string>>
 
+/** Matches nothing. Stands for what cannot be read: leaving it out could mean "any". */
+export const nothing: LabelSelector = { matchLabels: {}, matchExpressions: [{ key: '', operator: 'In', values: [] }] }
+
+export function isNothing(selector: LabelSelector | undefined): boolean {
+	return selector?.matchExpressions[0]?.key === ''
+}
+
 /** An empty selector matches everything; the requirements are joined by "and". */
 export function selectorMatches(selector: LabelSelector, labels: Labels): boolean {
 	return firstMismatch(selector, labels) === undefined

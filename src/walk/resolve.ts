@@ -39,7 +39,7 @@ export function resolve(w: Walk, start: Start, begin: Way, walkTo: (flow: Flow) 
 		const { trace } = server
 		const note = `the question to ${server.ip} port 53/UDP does not arrive: ${trace.disposition}`
 		const asked = stepAt(begin, start.place, query(names[0] ?? name, 'no-answer', [], [dns.origin], note))
-		const hops = [...asked.hops, ...trace.hops]
+		const { hops } = trace.hops.reduce((way, hop) => stepAt(way, hop, ...hop.steps), asked)
 		return { kind: 'traces', traces: [{ flow, hops, reply: trace.reply, disposition: trace.disposition, chance: 1 }] }
 	}
 	const zone = w.options.zone ?? zoneOf(model)
@@ -162,8 +162,8 @@ type Found =
 /** Both questions of getaddrinfo(3): A and AAAA. */
 function ask(zone: Zone, name: string): Found {
 	const answers: readonly ZoneAnswer[] = [lookup(zone, name, 'A'), lookup(zone, name, 'AAAA')]
-	const because = [...new Set(answers.flatMap((a) => (a.records.length > 0 ? a.because : [])))]
-	const reasons = because.length > 0 ? because : (answers[0]?.because ?? [])
+	const telling = answers.filter((a) => a.records.some((r) => 'address' in r))
+	const reasons = [...new Set((telling.length > 0 ? telling : answers.slice(0, 1)).flatMap((a) => a.because))]
 	const addresses = answers.flatMap((a) => a.records.flatMap((r) => ('address' in r ? [r.address] : [])))
 	const outside = answers.find((a) => a.outside !== undefined)?.outside
 	if (addresses.length > 0) return { kind: 'found', addresses, because: reasons }

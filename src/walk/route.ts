@@ -3,7 +3,7 @@
 
 import { type Cidr, cidrContains, cidrLength, familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
-import type { NetworkModel, Node, Pod } from '../model/network.ts'
+import { type NetworkModel, type Node, type Pod, podAddresses } from '../model/network.ts'
 import { defaultOrigin, type Origin, objectOrigin } from '../model/origin.ts'
 import type { StepWithReason } from './trace.ts'
 
@@ -37,8 +37,8 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 	if (node.addresses.includes(ip)) return { to: 'self', because: [node.origin] }
 	const owner = model.addresses.get(ip)
 	const pod = owner?.kind === 'pod' ? model.pods.get(owner.pod) : undefined
-	if (pod !== undefined && pod.node === node.name)
-		return { to: 'pod', pod, destination: hostCidr(ip), because: [pod.origin] }
+	const local = pod?.node === node.name ? pod : twin(model, node, ip, pod)
+	if (local !== undefined) return { to: 'pod', pod: local, destination: hostCidr(ip), because: [local.origin] }
 
 	const here = node.podCidrs.find((cidr) => cidrContains(cidr, ip))
 	if (here !== undefined) {
@@ -79,6 +79,17 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 		}
 	}
 	return { to: 'outside', because: [defaultOrigin("the node's default route")] }
+}
+
+/** A pod of this node that has the address as well: the node's own route to it comes before all others. */
+function twin(model: NetworkModel, node: Node, ip: Ip, owner: Pod | undefined): Pod | undefined {
+	if (owner === undefined) return undefined
+	let first: Pod | undefined
+	for (const pod of model.pods.values()) {
+		if (pod.node !== node.name || !podAddresses(pod).includes(ip)) continue
+		if (first === undefined || pod.key < first.key) first = pod
+	}
+	return first
 }
 
 /** The node's own address of the family of `ip`. */

@@ -250,16 +250,15 @@ function route(
 		return [lost(w, way, place, decision.disposition, 'drop', decision.because, decision.note)]
 	let next = stepAt(way, place, routeStep(model, decision, way.packet))
 
-	const source = model.addresses.get(way.packet.source)
-	const sender = arrival === 'pod' && source?.kind === 'pod' ? model.pods.get(source.pod) : undefined
-	if (sender !== undefined) {
+	const sender = senderOf(w)
+	if (arrival === 'pod' && sender !== undefined) {
 		const peer = peerOf(model, way.packet.destination)
 		const checked = policy(w, next, place, 'egress', sender, peer, arrived)
 		if (checked.denied !== undefined) return [checked.denied]
 		next = checked.way
 	}
 	if (decision.to === 'pod') {
-		const checked = policy(w, next, place, 'ingress', decision.pod, peerOf(model, way.packet.source), arrived)
+		const checked = policy(w, next, place, 'ingress', decision.pod, sourceOf(w, way.packet.source), arrived)
 		if (checked.denied !== undefined) return [checked.denied]
 		next = checked.way
 	}
@@ -325,6 +324,18 @@ function policy(
 		: { way: next }
 }
 
+/** The pod that sends the first packet, where one with an address of its own does. */
+function senderOf({ model, flow }: Walk): Pod | undefined {
+	const pod = flow.from.kind === 'pod' ? model.pods.get(flow.from.pod) : undefined
+	return pod === undefined || pod.hostNetwork ? undefined : pod
+}
+
+/** The sender, known for certain while its own address is on the packet (two pods may claim one address). */
+function sourceOf(w: Walk, ip: Ip): Peer {
+	const sender = senderOf(w)
+	return sender?.ips.includes(ip) ? { ip, pod: sender } : peerOf(w.model, ip)
+}
+
 function peerOf(model: NetworkModel, ip: Ip): Peer {
 	const owner = model.addresses.get(ip)
 	if (owner?.kind === 'node') return { ip, node: owner.node }
@@ -343,7 +354,7 @@ const hairpin = defaultOrigin(
 function translateSource(way: Way, node: Node, arrived: Packet, masquerade: Origin | undefined): Way {
 	const { packet } = way
 	const toItself = packet.source === packet.destination && arrived.destination !== packet.destination
-	const because = toItself ? hairpin : masquerade
+	const because = masquerade ?? (toItself ? hairpin : undefined)
 	const source = nodeAddress(node, packet.destination)
 	if (because === undefined || source === undefined || source === packet.source) return way
 	const after: Packet = { ...packet, source }

@@ -28,7 +28,7 @@ for (const story of readdirSync(folder).sort()) {
 			if (text !== '') parts.push(`# ${text}\n${followed(model, text)}`)
 		}
 		const actual = `${parts.join('\n\n')}\n`
-		if (process.env['UPDATE_GOLDENS'] === '1') writeFileSync(path('expect.golden.txt'), actual)
+		if (process.env.UPDATE_GOLDENS === '1') writeFileSync(path('expect.golden.txt'), actual)
 		const expected = existsSync(path('expect.golden.txt')) ? readFileSync(path('expect.golden.txt'), 'utf8') : ''
 		assert.equal(actual, expected)
 	})

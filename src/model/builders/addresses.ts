@@ -3,7 +3,7 @@
 
 import type { Ip } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table } from '../../base/table.ts'
-import type { AddressOwner, NetworkModel, Node, Pod, Service } from '../network.ts'
+import { type AddressOwner, type NetworkModel, type Node, type Pod, podAddresses, type Service } from '../network.ts'
 import type { BuildInput } from './input.ts'
 
 export interface BuiltAddresses {
@@ -49,12 +49,6 @@ export function buildAddresses(
 		}
 	})
 	return { addresses, claims }
-}
-
-/** A finished pod has given its address back; a hostNetwork pod has none of its own. */
-export function podAddresses(pod: Pod | undefined): readonly Ip[] {
-	if (pod === undefined || pod.hostNetwork || pod.phase === 'Succeeded' || pod.phase === 'Failed') return []
-	return pod.ips
 }
 
 /** Nodes before Services before pods, then by name. */

@@ -11,6 +11,7 @@ import type {
 	NetworkPolicyPeer,
 } from '../../kube/objects/networking.ts'
 import type { LabelSelector, Policy, PolicyPeer, PolicyRule } from '../network.ts'
+import { nothing } from '../selector.ts'
 import { share } from '../share.ts'
 import { type ClusterState, originOf } from '../state.ts'
 import { type BuildInput, changedKeys } from './input.ts'
@@ -65,20 +66,18 @@ function readRule(state: ClusterState, key: ObjectKey, field: string, side: 'fro
 	}
 }
 
-/** Matches no pod. Stands for a peer that cannot be read: dropping it could leave an empty list, which allows all. */
-const nobody: LabelSelector = { matchLabels: {}, matchExpressions: [{ key: '', operator: 'In', values: [] }] }
-
+/** A peer that cannot be read matches nobody: dropping it could leave an empty list, which allows all. */
 function readPeer(state: ClusterState, key: ObjectKey, field: string, peer: NetworkPolicyPeer): PolicyPeer {
 	const origin = originOf(state, 'NetworkPolicy', key, field)
 	if (peer.ipBlock !== undefined) {
 		const cidr = tryParseCidr(peer.ipBlock.cidr, { mask: true })
 		const except = (peer.ipBlock.except ?? []).map((text) => tryParseCidr(text, { mask: true }))
-		if (cidr === undefined || except.includes(undefined)) return { kind: 'pods', pods: nobody, origin }
+		if (cidr === undefined || except.includes(undefined)) return { kind: 'pods', pods: nothing, origin }
 		return { kind: 'block', cidr, except: except as Cidr[], origin }
 	}
 	// A peer with neither selector is refused by the API server; on its own it says nothing, so it matches nobody.
 	if (peer.podSelector === undefined && peer.namespaceSelector === undefined)
-		return { kind: 'pods', pods: nobody, origin }
+		return { kind: 'pods', pods: nothing, origin }
 	return {
 		kind: 'pods',
 		...(peer.namespaceSelector === undefined ? {} : { namespaces: readSelector(peer.namespaceSelector) }),

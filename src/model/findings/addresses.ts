@@ -2,9 +2,8 @@
 
 import { type Cidr, cidrAddress, cidrContains, type Ip, tryParseIp } from '../../base/ip.ts'
 import { compareIps } from '../address-order.ts'
-import { podAddresses } from '../builders/addresses.ts'
 import type { Finding } from '../finding.ts'
-import type { AddressOwner, Node } from '../network.ts'
+import { type AddressOwner, type Node, podAddresses } from '../network.ts'
 import type { Origin } from '../origin.ts'
 import { originOf } from '../state.ts'
 import type { CheckInput } from './check.ts'

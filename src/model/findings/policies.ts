@@ -4,7 +4,7 @@ import { cidrAddress, cidrContains, tryParseCidr } from '../../base/ip.ts'
 import type { Finding } from '../finding.ts'
 import type { Pod, Policy, PolicyPeer, PolicyPort, PolicyRule, Service } from '../network.ts'
 import { decide, policiesByNamespace } from '../policy.ts'
-import { selectorMatches, selectorText } from '../selector.ts'
+import { isNothing, selectorMatches, selectorText } from '../selector.ts'
 import { originOf } from '../state.ts'
 import type { CheckInput } from './check.ts'
 import { nearestPod } from './nearest.ts'
@@ -44,7 +44,7 @@ function selectsNothing(input: CheckInput, policy: Policy): Finding {
 /** PW0016 */
 function* checkPeers(input: CheckInput, policy: Policy, rule: PolicyRule): Iterable<Finding> {
 	for (const peer of rule.peers) {
-		if (peer.kind === 'block' || peerPods(input, policy, peer).length > 0) continue
+		if (peer.kind === 'block' || isNothing(peer.pods) || peerPods(input, policy, peer).length > 0) continue
 		yield {
 			code: 'PW0016',
 			severity: 'info',
