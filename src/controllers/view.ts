@@ -40,6 +40,8 @@ export interface Views {
 	/** The view of a kind if somebody asked for it before. */
 	watched<T extends KubeObject>(kind: Kind<T>): View<T> | undefined
 	all(): Iterable<View>
+	/** Ends the view of a kind that is no more. */
+	drop(kind: Kind): void
 	/** Starts what is not started; resolves when every copy is complete. */
 	start(): Promise<void>
 }
@@ -64,6 +66,10 @@ export function createViews(client: KubeClient, options: ViewOptions): Views {
 		},
 		watched: <T extends KubeObject>(kind: Kind<T>) => views.get(nameOf(kind)) as unknown as View<T> | undefined,
 		all: () => views.values(),
+		drop(kind) {
+			views.get(nameOf(kind))?.informer.stop()
+			views.delete(nameOf(kind))
+		},
 		async start() {
 			for (const view of views.values()) view.informer.start()
 			await Promise.all([...views.values()].map((view) => view.informer.synced))
