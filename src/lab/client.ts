@@ -1,0 +1,109 @@
+// A running lab from outside: its control socket as functions.
+
+import { request as httpRequest } from 'node:http'
+import type { NodeAgentApi, ProbeResult } from '../agent/protocol.ts'
+import { Failure } from '../base/failure.ts'
+import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
+import type { Transport } from '../kube/transport.ts'
+import { fromJson } from '../linux/nft/program.ts'
+import type { Sources } from './control.ts'
+import { unixTransport } from './http.ts'
+import { labPaths } from './paths.ts'
+import type { LabEvent, LabStatus } from './status.ts'
+
+export interface LabClient {
+	readonly name: string
+	status(): Promise<LabStatus>
+	/** What was said since the daemon started, then what comes, until it ends or `signal` aborts. */
+	events(signal?: AbortSignal): AsyncIterable<LabEvent>
+	/** The Kubernetes API as the cluster's administrator. */
+	readonly transport: Transport
+	readonly agent: NodeAgentApi
+	putSources(sources: Sources): Promise<void>
+	getSources(): Promise<Sources>
+	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
+	stop(): Promise<void>
+}
+
+/** Every call throws Failure Unreachable where no lab of that name runs. */
+export function labClient(name: string): LabClient {
+	return controlClient(name, labPaths(name).controlSocket)
+}
+
+export function controlClient(name: string, socketPath: string): LabClient {
+	async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
+		const text = body === undefined ? undefined : JSON.stringify(body)
+		const { status, data } = await new Promise<{ status: number; data: string }>((resolve, reject) => {
+			const outgoing = httpRequest(
+				{
+					socketPath,
+					method,
+					path,
+					...(signal === undefined ? {} : { signal }),
+					...(text === undefined
+						? {}
+						: { headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) } }),
+				},
+				(message) => {
+					const chunks: Buffer[] = []
+					message.on('data', (chunk: Buffer) => chunks.push(chunk))
+					message.on('error', reject)
+					message.on('end', () =>
+						resolve({ status: message.statusCode ?? 500, data: Buffer.concat(chunks).toString('utf8') }),
+					)
+				},
+			)
+			outgoing.once('error', (e) =>
+				reject(
+					new Failure('Unreachable', `Cannot reach lab ${JSON.stringify(name)}: ${e.message}`, { name }, { cause: e }),
+				),
+			)
+			outgoing.end(text)
+		})
+		const value = JSON.parse(data) as { readonly error?: { readonly code: string; readonly message: string } }
+		if (status >= 400) throw new Failure(value.error?.code ?? 'Internal', value.error?.message ?? data)
+		return value
+	}
+
+	return {
+		name,
+		status: async () => (await call('GET', '/status')) as LabStatus,
+		async *events(signal) {
+			const response = await unixTransport(
+				socketPath,
+				'',
+			)(new Request('http://lab/events', signal === undefined ? {} : { signal }))
+			let rest = ''
+			const decoder = new TextDecoder()
+			try {
+				for await (const chunk of response.body as ReadableStream<Uint8Array>) {
+					const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+					rest = lines.pop() as string
+					for (const line of lines) yield JSON.parse(line) as LabEvent
+				}
+			} catch (e) {
+				// The daemon ended, or the caller had enough.
+				if (signal?.aborted !== true && (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e
+			}
+		},
+		transport: unixTransport(socketPath, '/kube'),
+		agent: {
+			async read(node) {
+				const json = (await call('GET', `/nodes/${encodeURIComponent(node)}/programs`)) as {
+					readonly node: string
+					readonly links: LinksProgramJson
+					readonly nftables: Parameters<typeof fromJson>[0]
+				}
+				return { node: json.node, links: linksFromJson(json.links), nftables: fromJson(json.nftables) }
+			},
+			probe: async (request) => (await call('POST', '/probe', request)) as ProbeResult,
+		},
+		async putSources(sources) {
+			await call('PUT', '/sources', sources)
+		},
+		getSources: async () => (await call('GET', '/sources')) as Sources,
+		async stop() {
+			await call('POST', '/stop')
+		},
+	}
+}

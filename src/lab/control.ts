@@ -1,0 +1,124 @@
+// The lab's control socket: HTTP over a unix socket that only its owner may open. Status, progress, sources, the
+// nodes' programs, probes, and the Kubernetes API as administrator.
+
+import { chmodSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { NodeAgentApi, ProbeRequest } from '../agent/protocol.ts'
+import { isFailure, messageOf } from '../base/failure.ts'
+import { linksToJson } from '../dataplane/links/program.ts'
+import type { Transport } from '../kube/transport.ts'
+import { toJson } from '../linux/nft/program.ts'
+import type { ObjectSource } from '../model/state.ts'
+import { serveByTransport } from './http.ts'
+import type { LabEvent, LabStatus } from './status.ts'
+
+export type Sources = Readonly<Record<string, ObjectSource>>
+
+export interface ControlHandlers {
+	status(): LabStatus
+	/** What was said so far, then what comes. */
+	events(signal: AbortSignal): AsyncIterable<LabEvent>
+	getSources(): Sources
+	/** Durable when it returns. */
+	putSources(sources: Sources): void
+	/** undefined on paper, and while starting. */
+	readonly agent: NodeAgentApi | undefined
+	/** The API as administrator; undefined while starting. */
+	readonly transport: Transport | undefined
+	/** Ends the lab; answers when all of it is gone but the daemon itself. */
+	stop(): Promise<void>
+}
+
+/** Largest body of a request to the control socket itself: the sources of a large application. */
+const bodyLimit = 256 * 1024 * 1024
+
+export function listenControl(path: string, handlers: ControlHandlers): Promise<Server> {
+	rmSync(path, { force: true })
+	const server = createServer({ keepAlive: true, requestTimeout: 0 }, (message, response) => {
+		serve(message, response, handlers).catch((e) => {
+			const code = isFailure(e) ? e.code : 'Internal'
+			if (response.headersSent) response.destroy()
+			else
+				sendJson(response, code === 'NotFound' ? 404 : code === 'BadRequest' ? 400 : 500, {
+					error: { code, message: messageOf(e) },
+				})
+		})
+	})
+	return new Promise((resolve, reject) => {
+		server.once('error', reject)
+		const old = process.umask(0o177)
+		server.listen(path, () => {
+			chmodSync(path, 0o600)
+			resolve(server)
+		})
+		process.umask(old)
+	})
+}
+
+async function serve(message: IncomingMessage, response: ServerResponse, handlers: ControlHandlers): Promise<void> {
+	const url = message.url ?? '/'
+	const path = url.split('?', 1)[0] as string
+	const route = `${message.method} ${path}`
+	if (url.startsWith('/kube/')) {
+		if (handlers.transport === undefined) return unavailable(response, 'the API server is starting')
+		await serveByTransport(handlers.transport, url.slice('/kube'.length), message, response)
+		return
+	}
+	switch (route) {
+		case 'GET /status':
+			return sendJson(response, 200, handlers.status())
+		case 'GET /events': {
+			const abort = new AbortController()
+			response.once('close', () => abort.abort())
+			response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+			for await (const event of handlers.events(abort.signal)) response.write(`${JSON.stringify(event)}\n`)
+			response.end()
+			return
+		}
+		case 'GET /sources':
+			return sendJson(response, 200, handlers.getSources())
+		case 'PUT /sources':
+			handlers.putSources((await readJson(message)) as Sources)
+			return sendJson(response, 200, {})
+		case 'POST /probe': {
+			if (handlers.agent === undefined) return unavailable(response, 'there is no kernel to probe')
+			return sendJson(response, 200, await handlers.agent.probe((await readJson(message)) as ProbeRequest))
+		}
+		case 'POST /stop':
+			await handlers.stop()
+			return sendJson(response, 200, {})
+		default: {
+			const programs = /^GET \/nodes\/([^/]+)\/programs$/.exec(route)
+			if (programs === null)
+				return sendJson(response, 404, { error: { code: 'NotFound', message: `no such path ${route}` } })
+			if (handlers.agent === undefined) return unavailable(response, 'there is no kernel to read')
+			const read = await handlers.agent.read(decodeURIComponent(programs[1] as string))
+			return sendJson(response, 200, {
+				node: read.node,
+				links: linksToJson(read.links),
+				nftables: toJson(read.nftables),
+			})
+		}
+	}
+}
+
+function unavailable(response: ServerResponse, message: string): void {
+	sendJson(response, 503, { error: { code: 'Unavailable', message } })
+}
+
+function sendJson(response: ServerResponse, status: number, body: unknown): void {
+	const text = JSON.stringify(body)
+	response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+	response.end(text)
+}
+
+async function readJson(message: IncomingMessage): Promise<unknown> {
+	const chunks: Buffer[] = []
+	let size = 0
+	for await (const chunk of message) {
+		size += (chunk as Buffer).length
+		if (size > bodyLimit) throw new Error(`the body is larger than ${bodyLimit} bytes`)
+		chunks.push(chunk as Buffer)
+	}
+	return JSON.parse(Buffer.concat(chunks).toString('utf8'))
+}

@@ -1,0 +1,300 @@
+// The kubelet stand-in of all nodes of a lab: a worker for each pod that is bound to one of them.
+
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Clock } from '../../base/clock.ts'
+import { Failure } from '../../base/failure.ts'
+import type { EventRecorder } from '../../controllers/events.ts'
+import { isNotFound } from '../../kube/answer.ts'
+import type { KubeClient } from '../../kube/client.ts'
+import type { Informer } from '../../kube/informer.ts'
+import { configMaps, secrets } from '../../kube/kinds.ts'
+import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
+import type { Container, Pod } from '../../kube/objects/pod.ts'
+import type { ClusterDns } from '../../model/names.ts'
+import type { LabConfig } from '../config.ts'
+import type { ProgramRun, WorkloadContainer } from '../workloads/protocol.ts'
+import { type ContainerPlan, declaresNoPort, planContainer } from './containers.ts'
+import { environmentOf, expand } from './environment.ts'
+import { hostnameOf, hostsOf, resolvConfOf } from './files.ts'
+import type { PodNetwork, PodWiring } from './network.ts'
+import type { LabNode } from './nodes.ts'
+import { createPodWorker, type PodWorker } from './pod-worker.ts'
+import type { PodRuntime } from './runtime.ts'
+
+export interface KubeletOptions {
+	readonly client: KubeClient
+	readonly clock: Clock
+	readonly recorder: EventRecorder | undefined
+	readonly nodes: readonly LabNode[]
+	readonly pods: Informer<Pod>
+	readonly services: Informer<Service>
+	readonly network: PodNetwork
+	readonly runtime: PodRuntime
+	readonly config: LabConfig
+	readonly dns: () => ClusterDns
+	readonly netnsOfNode: (node: string) => string
+	/** Folder for the pods' files; undefined on paper, where none are written. */
+	readonly folder: string | undefined
+	readonly onFailure: (what: string, error: unknown) => void
+}
+
+export interface Kubelet {
+	/** Begins once the informers are complete: takes up pods that run already and lets go of those that are no more. */
+	start(): Promise<void>
+	/** What exec, logs and port-forward need of a pod. Throws Failure NotFound, BadRequest. */
+	find(namespace: string, name: string, container?: string): PodOnNode
+	/** How a host program is started inside a container. */
+	programRun(target: PodOnNode, command: readonly string[]): Promise<ProgramRun>
+	stop(): void
+}
+
+export interface PodOnNode {
+	readonly pod: Pod
+	readonly container: Container
+	readonly wiring: PodWiring
+}
+
+export function createKubelet(options: KubeletOptions): Kubelet {
+	const { client, clock, network, runtime } = options
+	const byName = new Map(options.nodes.map((node) => [node.name, node]))
+	/** By uid. */
+	const workers = new Map<string, PodWorker>()
+
+	function* servicesIn(namespace: string): Iterable<Service> {
+		for (const service of options.services.store.values()) {
+			if (service.metadata.namespace === namespace) yield service
+		}
+	}
+
+	const plan = (pod: Pod, container: Container): ContainerPlan =>
+		planContainer(pod, container, servicesIn(pod.metadata.namespace as string), options.config)
+
+	/** Writes /etc/resolv.conf and /etc/hosts of the pod; the folder that holds them. */
+	function writeFiles(pod: Pod, wiring: PodWiring): string {
+		const folder = join(options.folder as string, pod.metadata.uid as string)
+		const dns = options.dns()
+		mkdirSync(folder, { recursive: true, mode: 0o700 })
+		writeFileSync(join(folder, 'resolv.conf'), resolvConfOf(pod, dns), { mode: 0o644 })
+		writeFileSync(join(folder, 'hosts'), hostsOf(pod, wiring.ips, dns.clusterDomain), { mode: 0o644 })
+		return folder
+	}
+
+	async function environment(pod: Pod, container: Container, wiring: PodWiring) {
+		const namespace = pod.metadata.namespace as string
+		const wanted = referencesOf(container)
+		const load = async <T>(names: ReadonlySet<string>, get: (key: string) => Promise<T>) => {
+			const found = new Map<string, T>()
+			for (const name of names) {
+				try {
+					found.set(name, await get(`${namespace}/${name}`))
+				} catch (e) {
+					if (!isNotFound(e)) throw e
+				}
+			}
+			return found
+		}
+		const kubernetes = options.services.store.get('default/kubernetes')
+		return environmentOf({
+			pod,
+			container,
+			services: servicesIn(namespace),
+			...(kubernetes === undefined ? {} : { kubernetes }),
+			configMaps: await load<ConfigMap>(wanted.configMaps, (key) => client.get(configMaps, key)),
+			secrets: await load<Secret>(wanted.secrets, (key) => client.get(secrets, key)),
+			hostname: hostnameOf(pod, options.dns().clusterDomain).hostname,
+			nodeIp: byName.get(pod.spec?.nodeName ?? '')?.ip ?? '',
+			podIps: wiring.ips,
+		})
+	}
+
+	async function prepare(
+		pod: Pod,
+		container: Container,
+		planned: ContainerPlan,
+		wiring: PodWiring,
+	): Promise<WorkloadContainer> {
+		const isInit = pod.spec?.initContainers?.includes(container) === true && container.restartPolicy !== 'Always'
+		const policy = pod.spec?.restartPolicy ?? 'Always'
+		const base = {
+			name: container.name,
+			image: container.image ?? '',
+			restart: isInit && policy === 'Always' ? ('OnFailure' as const) : policy,
+		}
+		switch (planned.kind) {
+			case 'dns':
+				return { ...base, kind: 'dns' }
+			case 'stand-in':
+				return { ...base, kind: 'stand-in', listeners: planned.listeners }
+			case 'program': {
+				if (options.folder === undefined) return { ...base, kind: 'stand-in', listeners: [] }
+				const { env, missing } = await environment(pod, container, wiring)
+				if (missing.length > 0) {
+					throw new Failure('CreateContainerConfigError', missing.map((m) => m.text).join(', '))
+				}
+				return {
+					...base,
+					kind: 'program',
+					run: runOf(
+						pod,
+						container,
+						wiring,
+						planned.command.map((word) => expand(word, env)),
+						{
+							...env,
+							...planned.rule.env,
+						},
+						planned.rule.workingDir ?? container.workingDir,
+					),
+				}
+			}
+			default: {
+				const never: never = planned
+				throw new Error(`No such plan: ${JSON.stringify(never)}`)
+			}
+		}
+	}
+
+	function runOf(
+		pod: Pod,
+		_container: Container,
+		wiring: PodWiring,
+		command: readonly string[],
+		env: Readonly<Record<string, string>>,
+		workingDir: string | undefined,
+	): ProgramRun {
+		const folder = writeFiles(pod, wiring)
+		return {
+			command,
+			env,
+			hostname: hostnameOf(pod, options.dns().clusterDomain).hostname,
+			resolvConf: join(folder, 'resolv.conf'),
+			hosts: join(folder, 'hosts'),
+			...(workingDir === undefined ? {} : { workingDir }),
+		}
+	}
+
+	function forget(pod: Pod): void {
+		workers.delete(pod.metadata.uid as string)
+		if (options.folder !== undefined) {
+			rmSync(join(options.folder, pod.metadata.uid as string), { recursive: true, force: true })
+		}
+	}
+
+	function follow(pod: Pod): void {
+		const node = byName.get(pod.spec?.nodeName ?? '')
+		if (node === undefined) return
+		const uid = pod.metadata.uid as string
+		const known = workers.get(uid)
+		if (known !== undefined) {
+			known.update(pod)
+			return
+		}
+		const worker = createPodWorker(pod, {
+			client,
+			clock,
+			recorder: options.recorder,
+			network,
+			runtime,
+			nodeIp: node.ip,
+			nodeNetns: options.netnsOfNode(node.name),
+			plan,
+			prepare,
+			forget,
+			failed: (of, e) => options.onFailure(`pod ${of.metadata.namespace}/${of.metadata.name}`, e),
+		})
+		workers.set(uid, worker)
+		worker.update(pod)
+	}
+
+	/** Pods without a declared port listen where Services aim: a changed Service may move that. */
+	function serviceChanged(namespace: string): void {
+		for (const pod of options.pods.store.values()) {
+			if (pod.metadata.namespace === namespace && declaresNoPort(pod) && workers.has(pod.metadata.uid as string)) {
+				follow(pod)
+			}
+		}
+	}
+
+	const undo: (() => void)[] = []
+	return {
+		async start() {
+			await Promise.all([options.pods.synced, options.services.synced])
+			undo.push(
+				options.pods.onChange((_key, before, after) => {
+					// Deleted and made again under the same name between two looks: the old one is gone.
+					if (before !== undefined && before.metadata.uid !== after?.metadata.uid) {
+						workers.get(before.metadata.uid as string)?.update(undefined)
+					}
+					if (after !== undefined) follow(after)
+				}),
+				options.services.onChange((_key, before, after) => {
+					serviceChanged(((after ?? before) as Service).metadata.namespace as string)
+				}),
+			)
+			runtime.onChange((uid) => {
+				if (uid === undefined) for (const worker of workers.values()) worker.lost()
+				else {
+					const pod = [...options.pods.store.values()].find((p) => p.metadata.uid === uid)
+					if (pod !== undefined) follow(pod)
+				}
+			})
+			const living = new Set<string>()
+			for (const pod of options.pods.store.values()) {
+				living.add(pod.metadata.uid as string)
+				follow(pod)
+			}
+			// Wired or running, but deleted while nobody looked.
+			const orphans = new Set([...runtime.known, ...network.known].filter((uid) => !living.has(uid)))
+			for (const uid of orphans) {
+				void runtime
+					.stop(uid, 0)
+					.then(() => network.detach(uid))
+					.catch((e) => options.onFailure(`pod ${uid}`, e))
+			}
+		},
+		find(namespace, name, containerName) {
+			const pod = options.pods.store.get(`${namespace}/${name}`)
+			if (pod === undefined) throw new Failure('NotFound', `pods "${name}" not found`)
+			const all = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])]
+			const container =
+				containerName === undefined || containerName === '' ? all[0] : all.find((c) => c.name === containerName)
+			if (container === undefined) {
+				throw new Failure('BadRequest', `container ${containerName} is not valid for pod ${name}`)
+			}
+			const wiring = workers.get(pod.metadata.uid as string)?.wiring
+			if (wiring === undefined) {
+				throw new Failure(
+					'BadRequest',
+					`pod ${name} does not have a network yet: it is ${pod.status?.phase ?? 'Pending'}`,
+				)
+			}
+			return { pod, container, wiring }
+		},
+		async programRun({ pod, container, wiring }, command) {
+			const { env } = await environment(pod, container, wiring)
+			return runOf(pod, container, wiring, command, env, container.workingDir)
+		},
+		stop() {
+			for (const end of undo) end()
+			for (const worker of workers.values()) worker.stop()
+		},
+	}
+}
+
+function referencesOf(container: Container): {
+	readonly configMaps: ReadonlySet<string>
+	readonly secrets: ReadonlySet<string>
+} {
+	const configMaps = new Set<string>()
+	const secrets = new Set<string>()
+	for (const from of container.envFrom ?? []) {
+		if (from.configMapRef?.name !== undefined) configMaps.add(from.configMapRef.name)
+		if (from.secretRef?.name !== undefined) secrets.add(from.secretRef.name)
+	}
+	for (const { valueFrom } of container.env ?? []) {
+		if (valueFrom?.configMapKeyRef?.name !== undefined) configMaps.add(valueFrom.configMapKeyRef.name)
+		if (valueFrom?.secretKeyRef?.name !== undefined) secrets.add(valueFrom.secretKeyRef.name)
+	}
+	return { configMaps, secrets }
+}

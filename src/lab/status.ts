@@ -1,0 +1,44 @@
+// What a lab says of itself. Plain data: it crosses the control socket as JSON and is printed by `podwire status`.
+
+export type LabPhase = 'starting' | 'running' | 'stopping' | 'crashed'
+
+export interface LabStatus {
+	readonly name: string
+	readonly phase: LabPhase
+	/** Of the daemon; absent when it has crashed. */
+	readonly pid?: number
+	readonly dataplane: 'kernel' | 'paper'
+	/** Why the data plane is paper, one sentence. */
+	readonly whyPaper?: string
+	/** With what rights the kernel is used. */
+	readonly rights: 'root' | 'user namespace' | 'none'
+	readonly nodes: readonly LabNodeStatus[]
+	readonly podCidrs: readonly string[]
+	readonly serviceCidrs: readonly string[]
+	/** `https://127.0.0.1:40123`, once it answers. */
+	readonly api?: string
+	/** A kubeconfig of the cluster's administrator, mode 0600, once the API answers. */
+	readonly kubeconfig?: string
+	readonly pods: { readonly ready: number; readonly total: number }
+	/** RFC 3339. */
+	readonly startedAt: string
+	readonly version: string
+	/** Trouble of a node or of the lab that has not gone away, one sentence each. */
+	readonly trouble: readonly string[]
+	readonly stateFolder: string
+	readonly runtimeFolder: string
+}
+
+export interface LabNodeStatus {
+	readonly name: string
+	readonly ip: string
+	readonly podCidrs: readonly string[]
+	readonly ready: boolean
+}
+
+/** A line of `GET /events`. */
+export type LabEvent =
+	| { readonly event: 'phase'; readonly phase: LabPhase; readonly at: string }
+	/** A step of starting or stopping, as a person is shown it. */
+	| { readonly event: 'progress'; readonly text: string; readonly at: string }
+	| { readonly event: 'warning'; readonly text: string; readonly at: string }
