@@ -32,8 +32,8 @@ type Entry = { manager: string; operation: string; time: string; fieldsV1: JsonO
 function entries(object: JsonObject): Entry[] {
 	return (object.metadata as unknown as { managedFields?: Entry[] }).managedFields ?? []
 }
-function spec(object: JsonObject): Record<string, never> {
-	return object.spec as Record<string, never>
+function spec(object: JsonObject): Record<string, unknown> {
+	return object.spec as Record<string, unknown>
 }
 function stored(object: JsonObject): JsonObject {
 	return { ...object, metadata: { ...(object.metadata as object), uid: 'u', resourceVersion: '1' } } as JsonObject
