@@ -1,0 +1,17 @@
+// What the daemon is told when it is started.
+
+import type { LabConfig } from './config.ts'
+import type { LabPaths } from './paths.ts'
+
+export interface DaemonOptions {
+	readonly paths: LabPaths
+	readonly nodes: number
+	readonly dataplane: 'kernel' | 'paper'
+	/** Why paper was chosen. */
+	readonly whyPaper?: string
+	/** The data plane was demanded: do not fall back from the kernel to paper. */
+	readonly forced: boolean
+	readonly rights: 'root' | 'user namespace' | 'none'
+	readonly config: LabConfig
+	readonly version: string
+}

@@ -1,0 +1,315 @@
+// Labs from outside: start one, find one, list them, remove one with every trace, also after a crash.
+
+import { spawn } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { dirname, extname, join } from 'node:path'
+import { Failure, isFailure, messageOf } from '../base/failure.ts'
+import { controlClient, type LabClient } from './client.ts'
+import type { LabConfig } from './config.ts'
+import type { DaemonOptions } from './daemon-options.ts'
+import { checkLabName, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
+import { labMark } from './pod-process.ts'
+import {
+	findMarkedProcesses,
+	identifyProcess,
+	isAlive,
+	type ProcessIdentity,
+	signalProcess,
+	waitForEnd,
+} from './process-identity.ts'
+import { bootId, type LabRecord, readRecord } from './record.ts'
+import { findRights, userNamespaceCommand } from './rights.ts'
+import type { LabEvent, LabStatus } from './status.ts'
+
+export interface StartOptions {
+	readonly name: string
+	/** Absent: as many as the lab had, else 3. */
+	readonly nodes?: number
+	/** Absent: the kernel where the machine and the rights allow it, else paper, and the status says why. */
+	readonly dataplane?: 'kernel' | 'paper'
+	readonly config: LabConfig
+	readonly version: string
+	readonly onEvent?: (event: LabEvent) => void
+	readonly signal?: AbortSignal
+}
+
+export interface LabHandle {
+	readonly name: string
+	/** false: it was running already. */
+	readonly created: boolean
+	readonly client: LabClient
+	readonly status: LabStatus
+}
+
+/**
+ * Starts the lab, or finds it running, or goes on with one that has crashed; resolves when its nodes are ready.
+ * Throws Failure InvalidName, NotAllowed (kernel forced and impossible), CannotWrite, StartFailed (with the end of the log).
+ */
+export async function startLab(options: StartOptions): Promise<LabHandle> {
+	const paths = labPaths(options.name)
+	makeLabFolders(paths)
+	const unlock = lock(paths)
+	try {
+		const record = readRecord(paths)
+		if (record !== undefined && isAlive(record.daemon)) {
+			return { ...(await waitRunning(paths, options, undefined)), created: false }
+		}
+		const child = await spawnDaemon(paths, options, record)
+		return { ...(await waitRunning(paths, options, child)), created: true }
+	} finally {
+		unlock()
+	}
+}
+
+interface Daemon {
+	readonly identity: ProcessIdentity | undefined
+	/** Resolves with how it ended, if it ends. */
+	readonly ended: Promise<string>
+}
+
+async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRecord | undefined): Promise<Daemon> {
+	const sameBoot = record?.bootId === bootId()
+	const workloads =
+		sameBoot && record?.workloads !== undefined && isAlive(record.workloads) ? record.workloads : undefined
+	const rights = options.dataplane === 'paper' ? ({ rights: 'none', why: '--dataplane paper' } as const) : findRights()
+	if (options.dataplane === 'kernel' && rights.rights === 'none') {
+		throw new Failure('NotAllowed', `Cannot use the kernel data plane: ${rights.why}`)
+	}
+	// Namespaces of a user namespace end with its last process; without the workloads all of it begins anew.
+	if (workloads === undefined) {
+		await killAll(findMarkedProcesses(labMark, paths.runtime))
+		if (rights.rights !== 'root') removeNamespaceFiles(paths)
+	}
+	const wanted = options.nodes ?? 3
+	const daemonOptions: DaemonOptions = {
+		paths,
+		nodes: Math.max(wanted, options.nodes === undefined ? (record?.nodes ?? 0) : 0),
+		dataplane: rights.rights === 'none' ? 'paper' : 'kernel',
+		...(rights.why === undefined ? {} : { whyPaper: rights.why }),
+		forced: options.dataplane !== undefined,
+		rights: rights.rights,
+		config: options.config,
+		version: options.version,
+	}
+	const server = await listenLoopback(record?.apiPort)
+	const log = openSync(paths.log, 'a', 0o600)
+	const main = join(import.meta.dirname, `main${extname(import.meta.filename)}`)
+	const node = [process.execPath, '--disable-warning=ExperimentalWarning', main, JSON.stringify(daemonOptions)]
+	const enter =
+		rights.rights !== 'user namespace'
+			? []
+			: workloads !== undefined
+				? ['nsenter', '--preserve-credentials', '-U', '-n', '-m', '-t', String(workloads.pid), '--']
+				: userNamespaceCommand
+	const [command, ...args] = [...enter, ...node]
+	const child = spawn(command as string, args, {
+		detached: true,
+		// 3: the API's listening socket, which stays in the host's network; 4: closed or written when the control socket answers.
+		stdio: ['ignore', log, log, (server as unknown as { _handle: { fd: number } })._handle.fd, 'pipe'],
+		env: { ...process.env, [labMark]: paths.runtime },
+		cwd: '/',
+	})
+	closeSync(log)
+	server.close()
+	const ended = new Promise<string>((resolve) => {
+		child.once('error', (e) => resolve(e.message))
+		child.once('exit', (code, signal) => resolve(`ended with ${signal ?? `exit code ${code}`}`))
+	})
+	const answering = new Promise<boolean>((resolve) => {
+		child.stdio[4]?.once('data', () => resolve(true))
+	})
+	const started = await Promise.race([answering, ended])
+	if (started !== true) throw startFailed(paths, String(started))
+	child.stdio[4]?.destroy()
+	child.unref()
+	return { identity: child.pid === undefined ? undefined : identifyProcess(child.pid), ended }
+}
+
+/** A socket for the API; its port is that of before where it is free, so that a kubeconfig stays true. */
+async function listenLoopback(port: number | undefined): Promise<Server> {
+	for (const candidate of port === undefined ? [0] : [port, 0]) {
+		const server = createServer()
+		const ok = await new Promise<boolean>((resolve) => {
+			server.once('error', () => resolve(false))
+			server.listen(candidate, '127.0.0.1', () => resolve(true))
+		})
+		if (ok) return server
+	}
+	throw new Failure('Unavailable', 'Cannot open a port on 127.0.0.1')
+}
+
+function startFailed(paths: LabPaths, how: string): Failure {
+	let end = ''
+	try {
+		end = readFileSync(paths.log, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
+	} catch {
+		// No log: nothing was said.
+	}
+	return new Failure(
+		'StartFailed',
+		`Cannot start lab ${JSON.stringify(paths.name)}: the daemon ${how}; the end of ${paths.log}:\n${end}`,
+		{
+			log: paths.log,
+		},
+	)
+}
+
+/** Follows the daemon's events until it runs. */
+async function waitRunning(
+	paths: LabPaths,
+	options: StartOptions,
+	daemon: Daemon | undefined,
+): Promise<{ readonly name: string; readonly client: LabClient; readonly status: LabStatus }> {
+	const client = controlClient(paths.name, paths.controlSocket)
+	const stop = new AbortController()
+	const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal])
+	const running = (async () => {
+		for await (const event of client.events(signal)) {
+			options.onEvent?.(event)
+			if (event.event === 'phase' && event.phase === 'running') return true
+			if (event.event === 'phase' && event.phase !== 'starting') throw startFailed(paths, `is ${event.phase}`)
+		}
+		options.signal?.throwIfAborted()
+		throw startFailed(paths, 'ended')
+	})()
+	const outcome = await Promise.race([running, ...(daemon === undefined ? [] : [daemon.ended])]).finally(() =>
+		stop.abort(),
+	)
+	if (outcome !== true) throw startFailed(paths, outcome)
+	return { name: paths.name, client, status: await client.status() }
+}
+
+/** One `up` or `down` of a name at a time. A lock left by a process that is gone is taken over. Throws Failure Busy. */
+function lock(paths: LabPaths): () => void {
+	const path = `${paths.runtime}.lock`
+	mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+	for (let attempt = 0; ; attempt++) {
+		try {
+			const fd = openSync(path, 'wx', 0o600)
+			writeSync(fd, JSON.stringify(identifyProcess(process.pid)))
+			closeSync(fd)
+			return () => rmSync(path, { force: true })
+		} catch (e) {
+			if ((e as NodeJS.ErrnoException).code !== 'EEXIST') {
+				throw new Failure('CannotWrite', `Cannot make ${JSON.stringify(path)}: ${messageOf(e)}`)
+			}
+		}
+		let holder: ProcessIdentity | undefined
+		try {
+			holder = JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity
+		} catch {
+			// Being written just now, or half of it lost.
+		}
+		if (attempt > 0 && holder !== undefined && isAlive(holder)) {
+			throw new Failure(
+				'Busy',
+				`Another podwire (process ${holder.pid}) is starting or removing lab ${JSON.stringify(paths.name)}; try again when it is done`,
+			)
+		}
+		if (holder === undefined || !isAlive(holder)) rmSync(path, { force: true })
+	}
+}
+
+/** What is known of the lab: from itself where it runs, `crashed` where only its leavings are there, else undefined. */
+export async function labStatus(name: string): Promise<LabStatus | undefined> {
+	const paths = labPaths(name)
+	const record = readRecord(paths)
+	if (record !== undefined && isAlive(record.daemon)) {
+		try {
+			return await controlClient(name, paths.controlSocket).status()
+		} catch (e) {
+			if (!isFailure(e, 'Unreachable')) throw e
+		}
+	}
+	if (record === undefined && !existsSync(paths.state) && !existsSync(paths.runtime)) return undefined
+	return {
+		name,
+		phase: 'crashed',
+		dataplane: record?.dataplane ?? 'kernel',
+		rights: record?.rights ?? 'none',
+		nodes: [],
+		podCidrs: [],
+		serviceCidrs: [],
+		pods: { ready: 0, total: 0 },
+		startedAt: record?.startedAt ?? '',
+		version: record?.version ?? '',
+		trouble: [],
+		stateFolder: paths.state,
+		runtimeFolder: paths.runtime,
+	}
+}
+
+/** Every lab of this user, running or left behind, sorted by name. */
+export async function listLabs(): Promise<readonly LabStatus[]> {
+	const statuses = await Promise.all(listLabNames().filter(isLabName).map(labStatus))
+	return statuses.filter((s) => s !== undefined)
+}
+
+function isLabName(name: string): boolean {
+	try {
+		checkLabName(name)
+		return true
+	} catch {
+		return false
+	}
+}
+
+/**
+ * Removes the lab and every trace of it: in good order where it runs, by hand where it does not. Again: nothing to do.
+ * True when there was something. Only its own processes are ended, known by pid and start time or by the mark they carry.
+ */
+export async function stopLab(
+	name: string,
+	options: { readonly onEvent?: (event: LabEvent) => void } = {},
+): Promise<boolean> {
+	const paths = labPaths(name)
+	const record = readRecord(paths)
+	if (record === undefined && !existsSync(paths.state) && !existsSync(paths.runtime)) return false
+	const unlock = lock(paths)
+	try {
+		if (record !== undefined && isAlive(record.daemon)) {
+			options.onEvent?.({ event: 'progress', text: 'stopping', at: new Date().toISOString() })
+			await Promise.race([
+				controlClient(name, paths.controlSocket)
+					.stop()
+					.catch(() => {}),
+				new Promise((resolve) => setTimeout(resolve, 10_000).unref()),
+			])
+			await killAll(await waitForEnd([record.daemon], 2_000))
+		}
+		const processes = [...findMarkedProcesses(labMark, paths.runtime)]
+		if (record?.workloads !== undefined && isAlive(record.workloads)) processes.push(record.workloads)
+		await killAll(processes)
+		await unmountNamespaces(paths)
+		rmSync(paths.runtime, { recursive: true, force: true })
+		rmSync(paths.state, { recursive: true, force: true })
+		return true
+	} finally {
+		unlock()
+	}
+}
+
+async function killAll(processes: readonly ProcessIdentity[]): Promise<void> {
+	for (const process of processes) signalProcess(process, 'SIGKILL')
+	const living = await waitForEnd(processes, 5_000)
+	if (living.length > 0) {
+		throw new Failure(
+			'Unavailable',
+			`Cannot end process ${living.map((p) => p.pid).join(', ')}: it does not react to SIGKILL`,
+		)
+	}
+}
+
+/** Namespaces that are bound to files in this mount namespace (the lab of root); in a user namespace they went with it. */
+async function unmountNamespaces(paths: LabPaths): Promise<void> {
+	if (!existsSync(paths.namespaces)) return
+	if (!readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${paths.namespaces}/`)) return
+	const { deleteNetns } = await import('../linux/netns.ts')
+	for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
+}
+
+/** Files that were mount points in a mount namespace that is gone. */
+function removeNamespaceFiles(paths: LabPaths): void {
+	for (const entry of readdirSync(paths.namespaces)) rmSync(join(paths.namespaces, entry), { force: true })
+}
