@@ -23,6 +23,7 @@ export type Edit =
 	| { readonly place: { readonly kind: string; readonly key: string }; readonly source?: ObjectSource }
 
 export function apply(state: ClusterState, edit: Edit): ClusterState {
+	if ('place' in edit) return setSource(state, edit.place.kind, edit.place.key, edit.source)
 	return 'set' in edit
 		? setObject(state, edit.set, edit.source)
 		: deleteObject(state, edit.delete.kind, edit.delete.key)
