@@ -21,8 +21,6 @@ export interface NodePlanes {
 	 * NodeFailure where that concerns some pods only.
 	 */
 	bring(model: NetworkModel, attachments: NodeAttachments): Promise<void>
-	/** After `bring`: forgets connections whose endpoint has left. */
-	forget(before: NetworkModel | undefined, after: NetworkModel): void
 	/** Reads back, repairs; the names of the planes that had drifted. */
 	repair(): Promise<readonly string[]>
 	read(): Promise<NodePrograms>
@@ -144,7 +142,6 @@ export function createAgentLoop(options: {
 			}
 			if (node.model !== model || node.appliedAttachments !== attachments || node.failures > 0) {
 				await node.planes.bring(model, attachments)
-				if (node.model !== model) node.planes.forget(node.model, model)
 				node.model = model
 				node.appliedAttachments = attachments
 				node.failures = 0

@@ -116,7 +116,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		child.once('error', (e) => resolve(e.message))
 		child.once('exit', (code, signal) => resolve(`ended with ${signal ?? `exit code ${code}`}`))
 	})
-	const answering = new Promise<boolean>((resolve) => {
+	const answering = new Promise<true>((resolve) => {
 		child.stdio[4]?.once('data', () => resolve(true))
 	})
 	const started = await Promise.race([answering, ended])
@@ -164,7 +164,7 @@ async function waitRunning(
 	const client = controlClient(paths.name, paths.controlSocket)
 	const stop = new AbortController()
 	const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal])
-	const running = (async () => {
+	const running = (async (): Promise<true> => {
 		for await (const event of client.events(signal)) {
 			options.onEvent?.(event)
 			if (event.event === 'phase' && event.phase === 'running') return true
