@@ -1,0 +1,143 @@
+// Brings the objects of the user's manifests to an API server: namespaces first, all or none where that can be known
+// beforehand, each refusal with the file and line of the field that is wrong.
+
+import { isFailure, messageOf } from '../base/failure.ts'
+import type { KubeClient } from '../kube/client.ts'
+import { type KubeObject, keyOf, type Status } from '../kube/objects/meta.ts'
+import { findResource, type Resource } from '../kube/resources.ts'
+import { type ObjectSource, sourceKey } from '../model/state.ts'
+
+/** One object of a manifest, its namespace filled in. */
+export interface Item {
+	readonly object: KubeObject
+	readonly source: ObjectSource
+	readonly resource: Resource
+}
+
+export interface Ignored {
+	readonly apiVersion: string
+	readonly kind: string
+	readonly source: ObjectSource
+}
+
+export interface Refusal {
+	readonly object: KubeObject
+	/** `file:line: text`, one for each field that is wrong. */
+	readonly lines: readonly string[]
+}
+
+/** Sorts what the API server knows from what it does not, and fills in the namespace. */
+export function sortItems(
+	objects: readonly { readonly object: KubeObject; readonly source: ObjectSource }[],
+	namespace: string,
+): { readonly items: readonly Item[]; readonly ignored: readonly Ignored[] } {
+	const items: Item[] = []
+	const ignored: Ignored[] = []
+	for (const { object, source } of objects) {
+		const resource = findResource({ apiVersion: object.apiVersion, kind: object.kind })
+		if (resource === undefined || !resource.stored) ignored.push({ apiVersion: object.apiVersion, kind: object.kind, source })
+		else items.push({ object: inNamespace(object, resource, namespace), source, resource })
+	}
+	return { items: items.sort((a, b) => rank(a) - rank(b)), ignored }
+}
+
+function inNamespace(object: KubeObject, resource: Resource, namespace: string): KubeObject {
+	if (!resource.namespaced || object.metadata.namespace !== undefined) return object
+	return { ...object, metadata: { ...object.metadata, namespace } }
+}
+
+/** What others need comes first; workloads last, so that Services are there when pods start. */
+function rank({ object }: Item): number {
+	const order = ['Namespace', 'CustomResourceDefinition', 'ServiceAccount', 'ConfigMap', 'Secret', 'NetworkPolicy', 'Service']
+	const at = order.indexOf(object.kind)
+	return at < 0 ? order.length : at
+}
+
+/** How many requests are under way at once. */
+const width = 16
+
+/**
+ * Server-side apply of every item as field manager `podwire-up`. A dry run goes first: when the server refuses one,
+ * none is applied. (An object of a namespace that these manifests bring is checked when its turn comes.)
+ */
+export async function applyItems(
+	client: KubeClient,
+	items: readonly Item[],
+	onProgress: (done: number, total: number) => void,
+): Promise<readonly Refusal[]> {
+	const options = { fieldManager: 'podwire-up', force: true, fieldValidation: 'Strict' } as const
+	const brought = new Set(items.filter((i) => i.object.kind === 'Namespace').map((i) => i.object.metadata.name))
+	const checkable = items.filter((i) => !brought.has(i.object.metadata.namespace ?? ''))
+	const refused = await eachOf(checkable, async (item) => {
+		await client.apply(item.resource, item.object, { ...options, dryRun: true })
+	})
+	if (refused.length > 0) return refused
+	let done = 0
+	const failed: Refusal[] = []
+	for (const group of byRank(items)) {
+		failed.push(
+			...(await eachOf(group, async (item) => {
+				await client.apply(item.resource, item.object, options)
+				onProgress(++done, items.length)
+			})),
+		)
+	}
+	return failed
+}
+
+function byRank(items: readonly Item[]): readonly (readonly Item[])[] {
+	const groups = new Map<number, Item[]>()
+	for (const item of items) {
+		const group = groups.get(rank(item))
+		if (group === undefined) groups.set(rank(item), [item])
+		else group.push(item)
+	}
+	return [...groups.values()]
+}
+
+async function eachOf(items: readonly Item[], act: (item: Item) => Promise<void>): Promise<Refusal[]> {
+	const refusals: Refusal[] = []
+	const queue = [...items]
+	const worker = async () => {
+		for (let item = queue.shift(); item !== undefined; item = queue.shift()) {
+			try {
+				await act(item)
+			} catch (e) {
+				refusals.push({ object: item.object, lines: explainRefusal(item, e) })
+			}
+		}
+	}
+	await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker))
+	return refusals
+}
+
+/** Each cause of the server's Status at the line of its field. */
+export function explainRefusal(item: Item, error: unknown): readonly string[] {
+	const where = (field: string): string => {
+		let at = field
+		for (;;) {
+			const line = item.source.lines[at]
+			if (line !== undefined) return `${item.source.file}:${line}`
+			if (at === '') return item.source.file
+			const cut = Math.max(at.lastIndexOf('.'), at.lastIndexOf('['))
+			at = cut < 0 ? '' : at.slice(0, cut)
+		}
+	}
+	const name = `${item.object.kind} ${keyOf(item.object)}`
+	const status = isFailure(error) ? (error.details.status as Status | undefined) : undefined
+	const causes = status?.details?.causes ?? []
+	if (causes.length > 0) {
+		return causes.map((c) => `${where(c.field ?? '')}: ${name}: ${c.field === undefined ? '' : `${c.field}: `}${c.message ?? c.reason ?? ''}`)
+	}
+	const text = status?.message ?? messageOf(error)
+	const unknown = [...text.matchAll(/(?:unknown|duplicate) field "([^"]+)"/g)].map((m) => m[1] ?? '')
+	if (unknown.length > 0) {
+		return unknown.map((field) => `${where(field)}: ${name}: unknown field ${JSON.stringify(field)}; kubectl explain ${item.resource.plural} lists the known ones`)
+	}
+	return [`${where('')}: ${name}: ${text}`]
+}
+
+/** What the lab remembers of where each object was read. */
+export function sourcesOf(items: readonly Item[]): Record<string, ObjectSource> {
+	return Object.fromEntries(items.map((i) => [sourceKey(i.object.kind, keyOf(i.object)), i.source]))
+}

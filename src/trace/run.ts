@@ -1,0 +1,147 @@
+// One flow asked of the three witnesses, and their comparison as a report.
+
+import type { NodeAgentApi, NodePrograms } from '../agent/protocol.ts'
+import { messageOf } from '../base/failure.ts'
+import { type Ip, tryParseIp } from '../base/ip.ts'
+import type { NetworkModel, NodeName } from '../model/network.ts'
+import type { Origin } from '../model/origin.ts'
+import type { Flow, Trace } from '../walk/trace.ts'
+import { walk } from '../walk/walk.ts'
+import { compare } from './compare.ts'
+import { pathOfProbe } from './did.ts'
+import { askNames } from './names.ts'
+import type { TraceReport } from './report.ts'
+import { pathsOfTraces } from './should.ts'
+import { pointAt, type Path, type Testimony } from './witness.ts'
+import { pathsOfPrograms } from './would.ts'
+
+export interface TraceInput {
+	readonly question: { readonly from: string; readonly to: string }
+	readonly flow: Flow
+	readonly model: NetworkModel
+	/** Absent: there are no nodes to ask (manifests alone, or a cluster without our agents); the text says which. */
+	readonly agent: NodeAgentApi | { readonly absent: string }
+	/** Send a real packet. */
+	readonly probe: boolean
+	/** Milliseconds until a packet without an answer counts as dropped. */
+	readonly timeout: number
+	readonly policyEnforced: boolean
+}
+
+/** Asks all witnesses that can be heard. Never throws for what a witness cannot say: the testimony says why. */
+export async function traceFlow(input: TraceInput): Promise<TraceReport> {
+	const { flow, model, agent, question } = input
+	const traces = walk(model, flow, { policyEnforced: input.policyEnforced })
+	const should: Testimony = { paths: pathsOfTraces(traces), missing: [] }
+	let would: Testimony
+	let did: Testimony
+	if ('absent' in agent) {
+		would = { silent: agent.absent }
+		did = { silent: agent.absent }
+	} else {
+		const nodes = nodesOf(model, flow, traces)
+		const destination = destinationOf(flow, should.paths)
+		would = await askPrograms(input, agent, nodes, destination)
+		did = input.probe ? await askPacket(input, agent, nodes, should.paths) : { silent: 'no packet was sent (--no-probe)' }
+	}
+	const comparison = compare(should, would, did)
+	return {
+		apiVersion: 'podwire.dev/v1alpha1',
+		kind: 'Trace',
+		question,
+		flow,
+		verdict: comparison.verdict,
+		disposition: comparison.disposition,
+		headline: comparison.headline,
+		...(comparison.disagreement === undefined ? {} : { disagreement: comparison.disagreement }),
+		stages: comparison.rows,
+		should,
+		would,
+		did,
+		findings: comparison.verdict === 'delivered' && comparison.disagreement === undefined ? [] : findingsOf(model, traces),
+	}
+}
+
+/** The nodes a flow may touch: those of its traces, and where it starts. */
+function nodesOf(model: NetworkModel, flow: Flow, traces: readonly Trace[]): readonly NodeName[] {
+	const nodes = new Set<NodeName>()
+	if (flow.from.kind === 'node') nodes.add(flow.from.node)
+	const start = flow.from.kind === 'pod' ? model.pods.get(flow.from.pod)?.node : undefined
+	if (start !== undefined) nodes.add(start)
+	for (const trace of traces) for (const hop of [...trace.hops, ...trace.reply]) if (hop.node !== undefined) nodes.add(hop.node)
+	return [...nodes]
+}
+
+function destinationOf(flow: Flow, paths: readonly Path[]): Ip | undefined {
+	if ('ip' in flow.to) return flow.to.ip
+	for (const path of paths) {
+		const ip = tryParseIp(pointAt(path, 'name')?.result ?? '')
+		if (ip !== undefined) return ip
+	}
+	return undefined
+}
+
+async function askPrograms(
+	input: TraceInput,
+	agent: NodeAgentApi,
+	nodes: readonly NodeName[],
+	destination: Ip | undefined,
+): Promise<Testimony> {
+	if (destination === undefined) return { silent: 'the name leads to no address, so no rule is met' }
+	const programs = new Map<NodeName, NodePrograms>()
+	const missing: string[] = []
+	await Promise.all(
+		nodes.map(async (node) => {
+			try {
+				programs.set(node, await agent.read(node))
+			} catch (e) {
+				missing.push(`the programs of ${node}: ${messageOf(e)}`)
+			}
+		}),
+	)
+	try {
+		const paths = pathsOfPrograms({ flow: input.flow, destination, model: input.model, programs })
+		return paths.length === 0 ? { silent: missing.join('; ') || 'the source is on no node' } : { paths, missing }
+	} catch (e) {
+		return { silent: messageOf(e) }
+	}
+}
+
+async function askPacket(input: TraceInput, agent: NodeAgentApi, nodes: readonly NodeName[], expected: readonly Path[]): Promise<Testimony> {
+	const { flow, model, timeout } = input
+	if (flow.from.kind === 'outside') return { silent: 'a packet can be sent from a pod or a node only' }
+	if (flow.protocol === 'ICMP') return { silent: 'no ICMP packet is sent' }
+	const from = flow.from.kind === 'pod' ? { pod: flow.from.pod } : { node: flow.from.node }
+	try {
+		const answered = 'name' in flow.to ? await askNames({ agent, model, from, name: flow.to.name, nodes, timeout }) : undefined
+		const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
+		if (destination === undefined) {
+			const point = {
+				stage: 'name' as const,
+				result: 'drop',
+				text: answered === undefined ? 'the pod has no resolver' : `${answered.server} knows no such name`,
+				because: [] as Origin[],
+				rules: [],
+				details: answered?.queries.map((q) => `${q.name} ${q.answer}`) ?? [],
+			}
+			return { paths: [{ chance: 1, points: [point], disposition: 'no-such-name', delivered: false }], missing: [] }
+		}
+		const probe = await agent.probe({ from, to: destination as Ip, port: flow.port, protocol: flow.protocol, nodes, timeout })
+		void expected
+		return { paths: [pathOfProbe(probe, flow, model, answered)], missing: probe.missing }
+	} catch (e) {
+		return { silent: messageOf(e) }
+	}
+}
+
+/** The configuration faults that name an object of this flow. */
+function findingsOf(model: NetworkModel, traces: readonly Trace[]): TraceReport['findings'] {
+	const touched = new Set<string>()
+	const touch = (origin: Origin) => {
+		if ('kind' in origin) touched.add(`${origin.kind} ${origin.key}`)
+	}
+	for (const trace of traces) {
+		for (const hop of trace.hops) for (const step of hop.steps) for (const origin of step.because) touch(origin)
+	}
+	return model.findings.filter((f) => f.severity !== 'info' && f.because.some((o) => 'kind' in o && touched.has(`${o.kind} ${o.key}`)))
+}
