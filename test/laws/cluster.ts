@@ -35,9 +35,9 @@ export function stateOf(edits: readonly Edit[]): ClusterState {
 
 const namespaces = ['default', 'shop'] as const
 const nodes = [1, 2, 3] as const
-const namespace = fc.constantFrom(...namespaces)
+const namespace = fc.constantFrom('default', 'default', 'default', 'shop')
 const podIndex = fc.integer({ min: 0, max: 5 })
-const serviceIndex = fc.integer({ min: 0, max: 3 })
+const serviceIndex = fc.constantFrom(0, 0, 1, 1, 2, 3)
 const app = fc.constantFrom('a', 'b')
 const mostly = (chance: number) => fc.integer({ min: 0, max: 99 }).map((n) => n < chance)
 
@@ -164,6 +164,13 @@ const replicaSet = fc
 		}),
 	)
 
+const deployment = namespace.map((namespace) => ({
+	apiVersion: 'apps/v1',
+	kind: 'Deployment',
+	metadata: { name: 'd', namespace },
+	spec: { selector: {} },
+}))
+
 const servicePorts = fc.subarray(
 	[
 		{ name: 'http', port: 80, targetPort: 'http' },
@@ -228,8 +235,8 @@ const endpoint = fc
 const slice = fc
 	.record({
 		namespace,
-		service: fc.integer({ min: 0, max: 4 }),
-		number: fc.integer({ min: 0, max: 1 }),
+		service: fc.constantFrom(0, 0, 1, 1, 2, 3, 4),
+		number: fc.constantFrom(0, 0, 0, 1),
 		labelled: mostly(95),
 		ports: fc.subarray(
 			[
@@ -328,6 +335,7 @@ const object = fc.oneof(
 	{ weight: 1, arbitrary: namespaceObject },
 	{ weight: 6, arbitrary: pod },
 	{ weight: 1, arbitrary: replicaSet },
+	{ weight: 1, arbitrary: deployment },
 	{ weight: 4, arbitrary: service },
 	{ weight: 4, arbitrary: slice },
 	{ weight: 2, arbitrary: policy },
@@ -348,12 +356,12 @@ export const edit: fc.Arbitrary<Edit> = fc
 		const place = { kind: object.kind, key: keyOf(object) }
 		const from = source === undefined ? {} : { source }
 		if (what < 12) return { delete: place }
-		return what < 20 ? { place, ...from } : { set: object, ...from }
+		return what < 32 ? { place, ...from } : { set: object, ...from }
 	})
 
 /** A cluster with its three nodes and its DNS Service, then random edits. */
 export const edits: fc.Arbitrary<readonly Edit[]> = fc
-	.array(edit, { minLength: 5, maxLength: 40 })
+	.array(edit, { minLength: 30, maxLength: 100, size: 'max' })
 	.map((list) => [...base, ...list])
 
 const base: readonly Edit[] = [
