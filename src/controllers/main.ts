@@ -12,6 +12,7 @@ import { endpointSliceController } from './endpointslice/controller.ts'
 import { createEventRecorder, type EventRecorder } from './events.ts'
 import { garbageCollector } from './gc/controller.ts'
 import { createInventory } from './inventory.ts'
+import { jobControllers } from './job/controller.ts'
 import { namespaceFinalizer } from './namespaces/finalize.ts'
 import { namespaceFurnisher } from './namespaces/furnish.ts'
 import type { PodNetwork } from './nodes/cidrs.ts'
@@ -100,6 +101,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		replicationController(cluster),
 		statefulSetController(cluster),
 		daemonSetController(cluster),
+		...jobControllers(cluster),
 		namespaceFurnisher(cluster, options.caCertificate),
 		namespaceFinalizer(cluster, inventory),
 		garbageCollector(cluster, inventory),
