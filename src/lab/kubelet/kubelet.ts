@@ -8,8 +8,9 @@ import type { EventRecorder } from '../../controllers/events.ts'
 import { isNotFound } from '../../kube/answer.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import type { Informer } from '../../kube/informer.ts'
-import { configMaps, secrets } from '../../kube/kinds.ts'
+import { configMaps, pods, secrets } from '../../kube/kinds.ts'
 import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
+import { keyOf } from '../../kube/objects/meta.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
 import type { ClusterDns } from '../../model/names.ts'
 import type { LabConfig } from '../config.ts'
@@ -46,6 +47,8 @@ export interface Kubelet {
 	find(namespace: string, name: string, container?: string): PodOnNode
 	/** How a host program is started inside a container. */
 	programRun(target: PodOnNode, command: readonly string[]): Promise<ProgramRun>
+	/** Resolves when every pod of the API has been seen and no worker has anything to do; retries that are due later do not count. */
+	settled(): Promise<void>
 	stop(): void
 }
 
@@ -201,6 +204,9 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			plan,
 			prepare,
 			forget,
+			rested() {
+				for (const wake of resting) wake()
+			},
 			failed: (of, e) => options.onFailure(`pod ${of.metadata.namespace}/${of.metadata.name}`, e),
 		})
 		workers.set(uid, worker)
@@ -216,6 +222,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		}
 	}
 
+	const resting = new Set<() => void>()
 	const undo: (() => void)[] = []
 	return {
 		async start() {
@@ -275,11 +282,31 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			const { env } = await environment(pod, container, wiring)
 			return runOf(pod, container, wiring, command, env, container.workingDir)
 		},
+		async settled() {
+			for (;;) {
+				const { items, metadata } = await client.list(pods)
+				await options.pods.until((store) => items.every((pod) => isSeen(store.get(keyOf(pod)), pod)))
+				while ([...workers.values()].some((worker) => worker.busy)) {
+					const { promise, resolve } = Promise.withResolvers<void>()
+					resting.add(resolve)
+					await promise
+					resting.delete(resolve)
+				}
+				const now = await client.list(pods)
+				if (now.metadata.resourceVersion === metadata.resourceVersion) return
+			}
+		},
 		stop() {
 			for (const end of undo) end()
 			for (const worker of workers.values()) worker.stop()
 		},
 	}
+}
+
+/** Whether a copy shows this version of the pod, or a later one. */
+function isSeen(copy: Pod | undefined, pod: Pod): boolean {
+	if (copy === undefined) return false
+	return BigInt(copy.metadata.resourceVersion ?? '0') >= BigInt(pod.metadata.resourceVersion ?? '0')
 }
 
 function referencesOf(container: Container): {

@@ -35,8 +35,8 @@ export interface PodWiring {
 }
 
 export interface PodNetworkOptions {
-	/** Pod CIDRs of a node, once it has some. */
-	readonly podCidrsOf: (node: NodeName) => readonly Cidr[]
+	/** Pod CIDRs of a node; waits a while for a node that has none yet. Empty: it got none. */
+	readonly podCidrsOf: (node: NodeName) => Promise<readonly Cidr[]>
 	readonly netnsOf: (uid: string) => string
 	readonly mtu: number
 	readonly store: AttachmentStore
@@ -51,12 +51,12 @@ export function createPodNetwork(options: PodNetworkOptions): PodNetwork {
 	for (const record of store.all()) records.set(record.uid, record)
 	loop?.restore([...records.values()])
 
-	function ipamOf(node: NodeName): Ipam {
-		const cidrs = options.podCidrsOf(node)
+	async function ipamOf(node: NodeName): Promise<Ipam> {
+		const cidrs = await options.podCidrsOf(node)
 		const found = ipams.get(node)
 		if (found !== undefined && found.cidrs === cidrs.join()) return found.ipam
 		if (cidrs.length === 0) {
-			throw new Failure('NoPodCidr', `Cannot give a pod an address: node "${node}" has no pod CIDR yet`, { node })
+			throw new Failure('NoPodCidr', `Cannot give a pod an address: node "${node}" has no pod CIDR`, { node })
 		}
 		const ipam = createIpam(node, cidrs)
 		for (const record of records.values()) if (record.node === node) ipam.restore(record.uid, record.ips)
@@ -68,7 +68,8 @@ export function createPodNetwork(options: PodNetworkOptions): PodNetwork {
 		async attach({ uid, key, node, prefer }) {
 			let record = records.get(uid)
 			if (record === undefined) {
-				const ips = ipamOf(node).allocate(uid, prefer)
+				const ipam = await ipamOf(node)
+				const ips = ipam.allocate(uid, prefer)
 				record = {
 					uid,
 					pod: key,
@@ -81,7 +82,7 @@ export function createPodNetwork(options: PodNetworkOptions): PodNetwork {
 				try {
 					store.put(record)
 				} catch (e) {
-					ipamOf(node).release(uid)
+					ipam.release(uid)
 					throw e
 				}
 				records.set(uid, record)

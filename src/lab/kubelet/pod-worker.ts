@@ -33,6 +33,8 @@ export interface PodContext {
 	/** The pod is gone for good: its files may go. */
 	forget(pod: Pod): void
 	failed(pod: Pod, error: unknown): void
+	/** The worker has come to rest: nothing to do until something changes, or a retry is due. */
+	rested(): void
 }
 
 export interface PodWorker {
@@ -42,6 +44,8 @@ export interface PodWorker {
 	readonly gone: Promise<void>
 	/** The containers that have been prepared, for exec. */
 	readonly wiring: PodWiring | undefined
+	/** A turn is under way or due at once. */
+	readonly busy: boolean
 	/** Everything that ran is lost: begin anew. */
 	lost(): void
 	stop(): void
@@ -109,6 +113,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 					again = false
 					wake()
 				}
+				if (!running) context.rested()
 			})
 	}
 
@@ -322,6 +327,9 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			wake()
 		},
 		gone: gone.promise,
+		get busy() {
+			return running
+		},
 		get wiring() {
 			return wiring
 		},

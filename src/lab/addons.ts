@@ -1,0 +1,86 @@
+// What every lab's cluster starts with besides the API's own objects: the cluster DNS, as ordinary objects.
+
+import { isAlreadyExists } from '../kube/answer.ts'
+import type { KubeClient } from '../kube/client.ts'
+import { deployments, serviceAccounts, services } from '../kube/kinds.ts'
+import type { Deployment } from '../kube/objects/apps.ts'
+import type { Service, ServiceAccount } from '../kube/objects/core.ts'
+import { dnsImage } from './kubelet/containers.ts'
+
+/** ClusterIP of the cluster DNS; every pod's resolv.conf names it (the kubelet's --cluster-dns). */
+export const dnsServiceIp = '10.96.0.10'
+export const dnsServiceKey = 'kube-system/kube-dns'
+
+const labels = { 'k8s-app': 'kube-dns' }
+
+const serviceAccount = {
+	apiVersion: 'v1',
+	kind: 'ServiceAccount',
+	metadata: { name: 'coredns', namespace: 'kube-system' },
+} as const satisfies ServiceAccount
+
+const deployment = {
+	apiVersion: 'apps/v1',
+	kind: 'Deployment',
+	metadata: { name: 'coredns', namespace: 'kube-system', labels },
+	spec: {
+		replicas: 2,
+		selector: { matchLabels: labels },
+		strategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 1 } },
+		template: {
+			metadata: { labels },
+			spec: {
+				serviceAccountName: 'coredns',
+				priorityClassName: 'system-cluster-critical',
+				dnsPolicy: 'Default',
+				tolerations: [{ key: 'CriticalAddonsOnly', operator: 'Exists' }],
+				containers: [
+					{
+						name: 'dns',
+						image: dnsImage,
+						ports: [
+							{ name: 'dns', containerPort: 53, protocol: 'UDP' },
+							{ name: 'dns-tcp', containerPort: 53, protocol: 'TCP' },
+						],
+					},
+				],
+			},
+		},
+	},
+} as const satisfies Deployment
+
+const service = {
+	apiVersion: 'v1',
+	kind: 'Service',
+	metadata: {
+		name: 'kube-dns',
+		namespace: 'kube-system',
+		labels: { ...labels, 'kubernetes.io/cluster-service': 'true', 'kubernetes.io/name': 'CoreDNS' },
+	},
+	spec: {
+		type: 'ClusterIP',
+		clusterIP: dnsServiceIp,
+		selector: labels,
+		ports: [
+			{ name: 'dns', port: 53, protocol: 'UDP', targetPort: 53 },
+			{ name: 'dns-tcp', port: 53, protocol: 'TCP', targetPort: 53 },
+		],
+	},
+} as const satisfies Service
+
+/** Creates what is missing; what a user has changed stays. */
+export async function createAddons(client: KubeClient): Promise<void> {
+	await Promise.all([
+		ifMissing(client.create(serviceAccounts, serviceAccount)),
+		ifMissing(client.create(services, service)),
+		ifMissing(client.create(deployments, deployment)),
+	])
+}
+
+async function ifMissing(created: Promise<unknown>): Promise<void> {
+	try {
+		await created
+	} catch (e) {
+		if (!isAlreadyExists(e)) throw e
+	}
+}

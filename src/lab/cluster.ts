@@ -1,0 +1,158 @@
+// The parts of a cluster that live beside its API server, put together: controllers, node agents, kubelets, add-ons.
+// The same for a lab's daemon and for a cluster on paper inside somebody else's process.
+
+import type { AttachmentStore } from '../agent/attachments.ts'
+import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } from '../agent/loop.ts'
+import { type ClusterView, createClusterView, dataplaneTables } from '../agent/view.ts'
+import type { Clock } from '../base/clock.ts'
+import { type Cidr, type Ip, parseCidr, tryParseCidr } from '../base/ip.ts'
+import { type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
+import { createKubeClient, type KubeClient } from '../kube/client.ts'
+import type { Transport } from '../kube/transport.ts'
+import type { ClusterConfig, ObjectTables } from '../model/state.ts'
+import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
+import type { LabConfig } from './config.ts'
+import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
+import { createPodNetwork, type PodNetwork } from './kubelet/network.ts'
+import { type LabNode, registerNode } from './kubelet/nodes.ts'
+import type { PodRuntime } from './kubelet/runtime.ts'
+
+export const clusterDomain = 'cluster.local'
+export const podCidr: Cidr = parseCidr('10.244.0.0/16')
+export const serviceCidr: Cidr = parseCidr('10.96.0.0/16')
+export const podMtu = 1500
+
+/** What no object of a lab says about its network. */
+export const labClusterConfig: ClusterConfig = {
+	clusterDomain,
+	podCidrs: [podCidr],
+	serviceCidrs: [serviceCidr],
+	mtu: podMtu,
+	dnsService: dnsServiceKey,
+	dnsServiceIp: dnsServiceIp as Ip,
+}
+
+export interface ClusterOptions {
+	readonly transport: Transport
+	readonly clock: Clock
+	readonly nodes: readonly LabNode[]
+	readonly runtime: PodRuntime
+	readonly attachments: AttachmentStore
+	readonly config: LabConfig
+	/** PEM of the API server's authority. */
+	readonly caCertificate?: string
+	/** The nodes' data planes; undefined: paper. */
+	readonly planes?: ReadonlyMap<string, NodePlanes>
+	readonly agentEvents?: AgentEvents
+	readonly netnsOfNode: (node: string) => string
+	readonly netnsOfPod: (uid: string) => string
+	/** Folder of the pods' files; undefined on paper. */
+	readonly podFolder: string | undefined
+	readonly tables?: readonly (keyof ObjectTables)[]
+	/** Record events of the kubelets. */
+	readonly events: boolean
+	readonly onFailure: (what: string, error: unknown) => void
+}
+
+export interface Cluster {
+	readonly client: KubeClient
+	readonly controllers: Controllers
+	readonly view: ClusterView
+	/** undefined on paper. */
+	readonly loop: AgentLoop | undefined
+	readonly network: PodNetwork
+	readonly kubelet: Kubelet
+	stop(): Promise<void>
+}
+
+/** Resolves when the nodes are registered, the add-ons are there and every part has begun to work. */
+export async function startCluster(options: ClusterOptions): Promise<Cluster> {
+	const { clock, nodes, onFailure } = options
+	const ending = new AbortController()
+	const client = createKubeClient(options.transport, { fieldManager: 'podwire', userAgent: 'podwire' })
+	const controllers = startControllers(client, {
+		clock,
+		signal: ending.signal,
+		podNetworks: [{ cidr: podCidr, nodeMask: 24 }],
+		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
+		onFailure: (failure) => onFailure(describe(failure), failure.error),
+	})
+	const view = createClusterView({
+		client,
+		clock,
+		tables: options.tables ?? dataplaneTables,
+		config: labClusterConfig,
+		onFailure: (e) => onFailure('informer', e),
+	})
+	const loop =
+		options.planes === undefined
+			? undefined
+			: createAgentLoop({
+					view,
+					clock,
+					nodes: options.planes,
+					...(options.agentEvents === undefined ? {} : { events: options.agentEvents }),
+				})
+	const network = createPodNetwork({
+		async podCidrsOf(node) {
+			const give = new AbortController()
+			const cancel = clock.after(5_000, () => give.abort())
+			try {
+				return await view.informer('nodes').until((store) => {
+					const { podCIDRs, podCIDR } = store.get(node)?.spec ?? {}
+					const texts = podCIDRs ?? (podCIDR === undefined ? [] : [podCIDR])
+					return texts.length > 0 && texts.flatMap((text) => tryParseCidr(text) ?? [])
+				}, give.signal)
+			} catch {
+				return []
+			} finally {
+				cancel()
+			}
+		},
+		netnsOf: options.netnsOfPod,
+		mtu: podMtu,
+		store: options.attachments,
+		loop,
+	})
+	const kubelet = createKubelet({
+		client,
+		clock,
+		recorder: options.events ? controllers.recorder : undefined,
+		nodes,
+		pods: view.informer('pods'),
+		services: view.informer('services'),
+		network,
+		runtime: options.runtime,
+		config: options.config,
+		dns: () => ({ clusterDomain, dnsServiceIp: dnsServiceIp as Ip }),
+		netnsOfNode: options.netnsOfNode,
+		folder: options.podFolder,
+		onFailure,
+	})
+	if (loop === undefined) view.start()
+	await Promise.all([
+		...nodes.map((node) => registerNode(client, node, clock.now())),
+		createAddons(client),
+		loop?.start(),
+		kubelet.start(),
+		controllers.ready,
+	])
+	return {
+		client,
+		controllers,
+		view,
+		loop,
+		network,
+		kubelet,
+		async stop() {
+			ending.abort()
+			kubelet.stop()
+			if (loop === undefined) view.stop()
+			else await loop.stop()
+		},
+	}
+}
+
+function describe({ controller, key, attempt }: ControllerFailure): string {
+	return `${controller}${key === '' ? '' : ` ${key}`} (attempt ${attempt})`
+}
