@@ -1,0 +1,83 @@
+// Which cluster a question is about: manifests alone, a lab, or a live cluster; the first that is given.
+
+import type { NodeAgentApi } from '../agent/protocol.ts'
+import { isFailure } from '../base/failure.ts'
+import { createKubeClient, type KubeClient } from '../kube/client.ts'
+import type { ClusterConfig, ObjectSource } from '../model/state.ts'
+import { applyItems, sourcesOf } from './apply.ts'
+import { CommandError, exit } from './exit.ts'
+import { ignoredText, loadManifests } from './manifests.ts'
+import type { ClusterOptions } from './options.ts'
+import type { Progress } from './output.ts'
+
+export interface Cluster {
+	readonly client: KubeClient
+	/** What no API object says; undefined: the defaults. */
+	readonly config?: Partial<ClusterConfig>
+	readonly sources?: Readonly<Record<string, ObjectSource>>
+	/** The nodes' agents, or why there are none. */
+	readonly agent: NodeAgentApi | { readonly absent: string }
+	close(): Promise<void>
+}
+
+export async function openCluster(options: ClusterOptions, progress: Progress): Promise<Cluster> {
+	const { filename, name, kubeconfig, context } = options
+	if (filename.length > 0) return openManifests(options, progress)
+	if (name !== undefined || (kubeconfig === undefined && context === undefined)) return openLab(options)
+	return openKubeconfig(options)
+}
+
+/** The manifests run on paper in this process: the same API server, controllers and addresses as in a lab. */
+async function openManifests(options: ClusterOptions, progress: Progress): Promise<Cluster> {
+	const loaded = await loadManifests(options.filename, options.namespace)
+	const ignored = ignoredText(loaded.ignored)
+	if (ignored !== undefined && options.quiet !== true) process.stderr.write(`podwire: ${ignored}\n`)
+	const { createPaperCluster } = await import('../lab/paper.ts')
+	progress.say('working the manifests out on paper')
+	const paper = await createPaperCluster({ nodes: 3 })
+	const client = createKubeClient(paper.transport)
+	const refusals = await applyItems(client, loaded.items, () => {})
+	if (refusals.length > 0) {
+		await paper.close()
+		throw new CommandError(exit.usage, `Cannot use the manifests:\n  ${refusals.flatMap((r) => r.lines).join('\n  ')}`)
+	}
+	await paper.settle()
+	return {
+		client,
+		sources: sourcesOf(loaded.items),
+		agent: { absent: 'manifests alone: no node to ask; podwire up brings the same network up' },
+		close: () => paper.close(),
+	}
+}
+
+async function openLab(options: ClusterOptions): Promise<Cluster> {
+	const { findLab } = await import('./lab.ts')
+	const { labClient } = await import('../lab/client.ts')
+	const lab = await findLab(options.name)
+	const client = labClient(lab.name)
+	return {
+		client: createKubeClient(client.transport),
+		sources: await client.getSources(),
+		agent:
+			lab.dataplane === 'kernel'
+				? client.agent
+				: { absent: `paper data plane: there are no rules and no packets${lab.whyPaper === undefined ? '' : ` (${lab.whyPaper})`}` },
+		async close() {},
+	}
+}
+
+async function openKubeconfig(options: ClusterOptions): Promise<Cluster> {
+	const { loadAccess } = await import('../kube/kubeconfig.ts')
+	const { transportOf } = await import('../kube/https.ts')
+	try {
+		const access = await loadAccess({ path: options.kubeconfig }, options.context)
+		return {
+			client: createKubeClient(transportOf(access)),
+			agent: { absent: `context ${access.context} has no podwire agent on its nodes: only the API was asked` },
+			async close() {},
+		}
+	} catch (e) {
+		if (isFailure(e)) throw new CommandError(exit.usage, e.message)
+		throw e
+	}
+}

@@ -1,0 +1,195 @@
+// `podwire up`: a cluster network from the user's manifests. Returns when everything is ready.
+
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { isFailure, messageOf } from '../base/failure.ts'
+import { createKubeClient } from '../kube/client.ts'
+import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
+import { type LabHandle, startLab } from '../lab/start.ts'
+import type { LabStatus } from '../lab/status.ts'
+import { applyItems, type Refusal, sourcesOf } from './apply.ts'
+import { CommandError, exit } from './exit.ts'
+import { contextName, defaultName, givenName } from './lab.ts'
+import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
+import { type CommonOptions, readCount, readDuration } from './options.ts'
+import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
+import { type Readiness, waitReady } from './ready.ts'
+import { packageVersion } from './version.ts'
+
+interface UpOptions extends CommonOptions {
+	readonly filename: readonly string[]
+	readonly nodes?: string
+	readonly dataplane?: string
+	readonly namespace: string
+	readonly config?: string
+	/** false by --no-kubeconfig. */
+	readonly kubeconfig: boolean
+	/** false by --no-wait. */
+	readonly wait: boolean
+}
+
+const maxNodes = 100
+
+export async function up(options: UpOptions): Promise<number> {
+	const begun = performance.now()
+	const format = outputFormat(options.output)
+	const name = givenName(options.name) ?? defaultName
+	const nodes = options.nodes === undefined ? undefined : readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
+	const dataplane = readDataplane(options.dataplane)
+	const timeout = readDuration(options.timeout, 60_000)
+	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
+	const warn = (text: string) => {
+		progress.done()
+		if (options.quiet !== true) process.stderr.write(`podwire: ${text}\n`)
+	}
+
+	// The daemon starts while the manifests are read; what is wrong with them is found before anything is applied.
+	progress.say('reading manifests')
+	const reading = options.filename.length === 0 ? undefined : loadManifests(options.filename, options.namespace)
+	const manifests = await reading
+	const ignored = manifests === undefined ? undefined : ignoredText(manifests.ignored)
+	if (ignored !== undefined) warn(ignored)
+	const config = await loadConfig(options.config)
+
+	const lab = await start({ name, nodes, dataplane, config, progress, warn })
+	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
+		warn(`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`)
+	}
+	const context = options.kubeconfig ? await mergeKubeconfig(name, lab, warn) : undefined
+	const client = createKubeClient(lab.client.transport)
+	if (manifests !== undefined) await apply(lab, manifests, progress)
+	const stop = new AbortController()
+	const timer = setTimeout(() => stop.abort(), timeout)
+	const readiness = options.wait
+		? await waitReady(client, {
+				signal: stop.signal,
+				onProgress: (r) => progress.say(`${r.ready} of ${r.wanted} pods ready${r.waiting[0] === undefined ? '' : `; waiting for ${r.waiting[0]}`}`),
+			})
+		: undefined
+	clearTimeout(timer)
+	progress.done()
+	const status = await lab.client.status()
+	const seconds = (performance.now() - begun) / 1000
+	report({ format, status, readiness, context, seconds, created: lab.created, color: options.color, quiet: options.quiet === true })
+	return readiness !== undefined && readiness.waiting.length > 0 ? exit.no : exit.ok
+}
+
+function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined {
+	if (text === undefined || text === 'kernel' || text === 'paper') return text
+	throw new CommandError(exit.usage, `Unknown data plane ${JSON.stringify(text)}`, 'use kernel or paper')
+}
+
+async function loadConfig(path: string | undefined): Promise<LabConfig> {
+	const file = path ?? (existsSync('podwire.yaml') ? 'podwire.yaml' : undefined)
+	if (file === undefined) return emptyConfig
+	try {
+		return await readConfig(file)
+	} catch (e) {
+		if (isFailure(e)) throw new CommandError(exit.usage, e.message)
+		throw e
+	}
+}
+
+async function start(input: {
+	name: string
+	nodes: number | undefined
+	dataplane: 'kernel' | 'paper' | undefined
+	config: LabConfig
+	progress: Progress
+	warn: (text: string) => void
+}): Promise<LabHandle> {
+	const { name, nodes, dataplane, config, progress, warn } = input
+	try {
+		return await startLab({
+			name,
+			config,
+			version: packageVersion(),
+			...(nodes === undefined ? {} : { nodes }),
+			...(dataplane === undefined ? {} : { dataplane }),
+			onEvent(event) {
+				if (event.event === 'progress') progress.say(event.text)
+				else if (event.event === 'warning') warn(event.text)
+			},
+		})
+	} catch (e) {
+		progress.done()
+		if (!isFailure(e)) throw e
+		if (e.code === 'NotAllowed') throw new CommandError(exit.unknown, e.message, 'podwire doctor says what is missing')
+		throw new CommandError(e.code === 'StartFailed' ? exit.unknown : exit.usage, e.message)
+	}
+}
+
+async function mergeKubeconfig(name: string, lab: LabHandle, warn: (text: string) => void): Promise<string | undefined> {
+	const file = lab.status.kubeconfig
+	if (file === undefined) return undefined
+	const { loadAccess, mergeContext } = await import('../kube/kubeconfig.ts')
+	try {
+		await readFile(file)
+		const access = await loadAccess({ path: file })
+		await mergeContext({
+			name: contextName(name),
+			server: access.server,
+			certificateAuthority: access.certificateAuthority ?? '',
+			clientCertificate: access.clientCertificate ?? '',
+			clientKey: access.clientKey ?? '',
+		})
+		return contextName(name)
+	} catch (e) {
+		warn(`the kubeconfig was left as it is: ${messageOf(e)}; use --kubeconfig ${file} with kubectl`)
+		return undefined
+	}
+}
+
+async function apply(lab: LabHandle, manifests: Loaded, progress: Progress): Promise<void> {
+	const client = createKubeClient(lab.client.transport)
+	progress.say(`applying ${manifests.items.length} objects`)
+	const [refusals] = await Promise.all([
+		applyItems(client, manifests.items, (done, total) => progress.say(`applying objects: ${done} of ${total}`)),
+		lab.client.getSources().then((known) => lab.client.putSources({ ...known, ...sourcesOf(manifests.items) })),
+	])
+	if (refusals.length === 0) return
+	progress.done()
+	throw new CommandError(exit.usage, refusalText(refusals, manifests.items.length))
+}
+
+function refusalText(refusals: readonly Refusal[], total: number): string {
+	const lines = refusals.flatMap((r) => r.lines)
+	const shown = lines.slice(0, 20)
+	if (lines.length > shown.length) shown.push(`and ${lines.length - shown.length} more`)
+	return `${refusals.length} of ${total} objects were refused:\n  ${shown.join('\n  ')}`
+}
+
+function report(input: {
+	format: ReturnType<typeof outputFormat>
+	status: LabStatus
+	readiness: Readiness | undefined
+	context: string | undefined
+	seconds: number
+	created: boolean
+	color: string | undefined
+	quiet: boolean
+}): void {
+	const { format, status, readiness, context, seconds, created } = input
+	if (format === 'json' || format === 'yaml') {
+		printDocument(format, {
+			apiVersion: 'podwire.dev/v1alpha1',
+			kind: 'Up',
+			lab: status,
+			...(context === undefined ? {} : { context }),
+			...(readiness === undefined ? {} : { readiness }),
+			seconds,
+		})
+		return
+	}
+	if (input.quiet) return
+	const style = styleFor(process.stderr, input.color)
+	const say = (text: string) => process.stderr.write(`${text}\n`)
+	const pods = readiness === undefined ? '' : `, ${readiness.ready} pods ready`
+	const incomplete = readiness !== undefined && readiness.waiting.length > 0
+	const verb = incomplete ? 'is up, but not everything is ready' : created ? 'is up' : 'was up and has taken the changes'
+	say(paint(style, incomplete ? 'yellow' : 'green', `lab ${status.name} ${verb}: ${status.nodes.length} nodes${pods}, ${seconds.toFixed(2)} s`))
+	if (status.dataplane === 'paper') say(`paper data plane: ${status.whyPaper ?? 'asked for'}; model, API and trace work, no packet moves`)
+	for (const line of readiness?.waiting.slice(0, 10) ?? []) say(`  not ready: ${line}`)
+	if (context !== undefined) say(`kubectl uses it now: context ${context}`)
+	else if (status.kubeconfig !== undefined) say(`kubectl --kubeconfig ${status.kubeconfig}`)
+}
