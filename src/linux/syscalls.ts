@@ -72,6 +72,7 @@ interface Libc {
 	readonly close: Native
 	readonly poll: Native
 	readonly fcntl: Native
+	readonly ioctl: Native
 	readonly strerror: (n: number) => string
 	readonly errno: () => number
 	readonly address: (buffer: Uint8Array) => bigint
@@ -124,6 +125,7 @@ function load(): Libc {
 		poll: func('int poll(void *, ulong, int)'),
 		// Variadic in C; with one int argument the calling convention is the same on both machines.
 		fcntl: func('int fcntl(int, int, int)'),
+		ioctl: func('int ioctl(int, ulong, void *)'),
 		strerror: func('str strerror(int)') as unknown as (n: number) => string,
 		errno: () => koffi.errno() as number,
 		address: (buffer) => BigInt(koffi.address(buffer)),
@@ -309,6 +311,11 @@ export function mount(source: string, target: string, type: string, flags: numbe
 
 export function umount2(target: string, flags: number): void {
 	check(libc().umount2(target, flags), `unmount ${JSON.stringify(target)}`)
+}
+
+/** `argument` is read or written in place, as the request says. */
+export function ioctl(fd: number, request: number, argument: Uint8Array): void {
+	check(libc().ioctl(fd, request, argument), `control file descriptor ${fd} (ioctl 0x${request.toString(16)})`)
 }
 
 export function close(fd: number): void {
