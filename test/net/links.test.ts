@@ -1,14 +1,10 @@
 // One node's wiring against the kernel: packets flow, damage shows in what is read, repair mends it.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { existsSync, writeFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { type Cidr, type Ip, ipToBytes } from '../../src/base/ip.ts'
-import { emptyTable, type Table, tableOf } from '../../src/base/table.ts'
+import { ipToBytes } from '../../src/base/ip.ts'
 import { routeOf } from '../../src/dataplane/links/evaluate.ts'
-import { createLinks, type Links } from '../../src/dataplane/links/links.ts'
 import {
 	type Attachment,
 	faultsOf,
@@ -20,7 +16,7 @@ import { NetlinkEncoder } from '../../src/linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { createNetns, deleteNetns, inNetnsAt, isNetns, openNetns } from '../../src/linux/netns.ts'
 import { addAddress } from '../../src/linux/route/addresses.ts'
-import { addBridge, addVeth, deleteLink, LOOPBACK, readLink, readLinks, setLink } from '../../src/linux/route/links.ts'
+import { deleteLink, readLink, readLinks, setLink } from '../../src/linux/route/links.ts'
 import { addNeighbour, deleteNeighbour } from '../../src/linux/route/neighbours.ts'
 import { addRoute, deleteRoute } from '../../src/linux/route/routes.ts'
 import {
@@ -38,116 +34,8 @@ import {
 	waitReady,
 } from '../../src/linux/syscalls.ts'
 import { writeSysctl } from '../../src/linux/sysctl.ts'
-import type { NetworkModel, Node } from '../../src/model/network.ts'
 import { objectOrigin } from '../../src/model/origin.ts'
-
-const ip = (text: string) => text as Ip
-const cidr = (text: string) => text as Cidr
-
-function reasonToSkip(): string | false {
-	if (process.platform !== 'linux') return 'not Linux'
-	if (process.getuid?.() !== 0) return 'needs root, or root of a user namespace'
-	return false
-}
-
-const node = (i: number): Node => ({
-	name: `node-${i}`,
-	addresses: [ip(`172.18.0.${i + 1}`)],
-	podCidrs: [cidr(`10.244.${i - 1}.0/24`)],
-	ready: true,
-	labels: {},
-	origin: objectOrigin('Node', `node-${i}`),
-})
-
-const model: NetworkModel = {
-	config: { clusterDomain: 'cluster.local', podCidrs: [cidr('10.244.0.0/16')], serviceCidrs: [], mtu: 1500 },
-	nodes: tableOf([node(1), node(2)].map((n) => [n.name, n])),
-	pods: emptyTable(),
-	services: emptyTable(),
-	addresses: emptyTable(),
-	policies: emptyTable(),
-	namespaces: emptyTable(),
-	findings: [],
-}
-
-interface Bench {
-	readonly at: (name: string) => string
-	readonly nodes: readonly TestNode[]
-	attachment(node: number, name: string, ip: string): Attachment
-}
-
-interface TestNode {
-	readonly name: string
-	readonly links: Links
-	/** Sets the pods, compiles, applies the difference from what is installed. */
-	wire(pods: readonly Attachment[]): Promise<LinksProgram>
-}
-
-/** Two nodes on a bridge, as in the lab; every namespace in the folder is deleted afterwards, also on failure. */
-async function withNodes(test: (bench: Bench) => Promise<void>): Promise<void> {
-	const folder = mkdtempSync(join(tmpdir(), 'podwire-test-'))
-	const at = (name: string) => join(folder, name)
-	const all: Links[] = []
-	const made = new Set(['underlay', 'node-1', 'node-2'])
-	try {
-		const underlay = createNetns(at('underlay'), () => new NetlinkSocket(NETLINK_ROUTE))
-		const e = new NetlinkEncoder()
-		addBridge(e, { name: 'br0', index: 2 })
-		addAddress(e, 2, ip('172.18.0.1'), 16)
-		underlay.request(e)
-		const nodes = [1, 2].map((i): TestNode => {
-			const name = `node-${i}`
-			const inside = createNetns(at(name), () => new NetlinkSocket(NETLINK_ROUTE))
-			const fd = openNetns(at(name))
-			addVeth(e, { name, index: 10 + i, master: 2, up: true, peer: { name: 'eth0', index: 2, netns: fd } })
-			underlay.request(e)
-			close(fd)
-			setLink(e, { index: LOOPBACK, up: true })
-			setLink(e, { index: 2, up: true })
-			addAddress(e, 2, node(i).addresses[0]!, 16)
-			inside.request(e)
-			inside.close()
-			let pods: Table<string, Attachment> = emptyTable()
-			let installed: LinksProgram | undefined
-			const links = createLinks({ netns: at(name), uplink: 'eth0', attachments: () => pods })
-			all.push(links)
-			return {
-				name,
-				links,
-				async wire(want) {
-					pods = tableOf(want.map((each) => [each.uid, each]))
-					const program = links.compile(model, name)
-					const outcome = await links.apply(links.diff(installed, program))
-					assert.deepEqual(outcome, { ok: true })
-					installed = program
-					return program
-				},
-			}
-		})
-		underlay.close()
-		await test({
-			at,
-			nodes,
-			attachment(i, name, address) {
-				made.add(name)
-				return {
-					uid: `uid-${name}`,
-					pod: `default/${name}`,
-					namespace: at(name),
-					ips: [ip(address)],
-					hostInterface: `pw${i}${name}`.slice(0, 15),
-					podInterface: 'eth0',
-					mtu: 1500,
-					because: [objectOrigin('Pod', `default/${name}`)],
-				}
-			},
-		})
-	} finally {
-		for (const links of all) links.close()
-		for (const name of made) deleteNetns(at(name))
-		rmSync(folder, { recursive: true, force: true })
-	}
-}
+import { cidr, ip, model, reasonToSkip, withNodes } from './two-nodes.ts'
 
 /** Sends one datagram from one pod to another: whether it came, and from whom. */
 async function reaches(from: Attachment, to: Attachment): Promise<string | undefined> {
