@@ -8,6 +8,7 @@ import { keyOf } from '../kube/objects/meta.ts'
 import type { Cluster, Controller } from './controller.ts'
 import { daemonSetController } from './daemonset/controller.ts'
 import { deploymentController } from './deployment/controller.ts'
+import { endpointsController } from './endpoints/controller.ts'
 import { endpointSliceController } from './endpointslice/controller.ts'
 import { createEventRecorder, type EventRecorder } from './events.ts'
 import { garbageCollector } from './gc/controller.ts'
@@ -95,6 +96,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 	const inventory = createInventory(views)
 	const controllers: readonly Controller[] = [
 		endpointSliceController(cluster),
+		endpointsController(cluster),
 		schedulerController(cluster),
 		deploymentController(cluster),
 		replicaSetController(cluster),
