@@ -4,7 +4,15 @@
 import { type Cidr, cidrContains, familyOf, type Ip } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { type NftElement, type NftProgram, type NftSet, type NftTable, tableKey } from '../../linux/nft/program.ts'
-import type { AddressOwner, NetworkConfig, NetworkModel, NodeName, Pod, Service } from '../../model/network.ts'
+import {
+	type AddressOwner,
+	type NetworkConfig,
+	type NetworkModel,
+	type NodeName,
+	type Pod,
+	podAddresses,
+	type Service,
+} from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
 import { contribute, type Emit, type Vantage } from './contribute.ts'
 import { endpointsOf, type Family, largestClass, makeSet, names, tableName } from './layout.ts'
@@ -230,7 +238,7 @@ function changeHairpins(
 	const touched = new Set<Ip>()
 	const none = emptyTable<ObjectKey, Pod>()
 	diffTables(before?.pods ?? none, model.pods, (_, a, b) => {
-		for (const ip of [...(a?.ips ?? []), ...(b?.ips ?? [])]) touched.add(ip)
+		for (const ip of [...podAddresses(a), ...podAddresses(b)]) touched.add(ip)
 	})
 	diffTables(before?.addresses ?? emptyTable<Ip, AddressOwner>(), model.addresses, (ip, a, b) => {
 		if (a?.kind === 'pod' || b?.kind === 'pod') touched.add(ip)
@@ -254,5 +262,5 @@ function changeHairpins(
 function localPod(model: Pick<NetworkModel, 'pods' | 'addresses'>, ip: Ip, node: NodeName): Pod | undefined {
 	const owner = model.addresses.get(ip)
 	const pod = owner?.kind === 'pod' ? model.pods.get(owner.pod) : undefined
-	return pod !== undefined && pod.node === node && !pod.hostNetwork ? pod : undefined
+	return pod !== undefined && pod.node === node && podAddresses(pod).includes(ip) ? pod : undefined
 }

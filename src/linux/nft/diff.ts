@@ -10,6 +10,8 @@ import {
 	type NftProgram,
 	type NftSet,
 	type NftTable,
+	orderChains,
+	orderSets,
 	ruleWithoutState,
 } from './program.ts'
 
@@ -97,31 +99,33 @@ function sameJson(a: unknown, b: unknown): boolean {
 function changeParts(before: NftTable, after: NftTable, changes: NftChange[]): void {
 	const place = placeOf(after)
 	const flushed: NftChange[] = []
-	const rules: NftChange[] = []
 	const goneChains: NftChange[] = []
+	const newChains: NftChain[] = []
+	const ruled: NftChain[] = []
 	diffTables(before.chains, after.chains, (name, a, b) => {
 		if (b === undefined) {
 			flushed.push({ ...place, op: 'flush-chain', chain: name })
 			goneChains.push({ ...place, op: 'delete-chain', chain: name })
 			return
 		}
-		if (a === undefined) {
-			const { rules: _, handle: __, ...chain } = b
-			changes.push({ ...place, op: 'add-chain', chain })
-		} else if (sameRules(a, b)) return
+		if (a === undefined) newChains.push(b)
+		else if (sameRules(a, b)) return
 		else if (a.rules.length > 0) flushed.push({ ...place, op: 'flush-chain', chain: name })
-		for (const rule of b.rules) rules.push({ ...place, op: 'add-rule', chain: name, rule })
+		ruled.push(b)
 	})
+	for (const { rules: _, handle: __, ...chain } of orderChains(newChains))
+		changes.push({ ...place, op: 'add-chain', chain })
 	const removed: NftChange[] = []
 	const added: NftChange[] = []
 	const goneSets: NftChange[] = []
+	const newSets: NftSet[] = []
 	diffTables(before.sets, after.sets, (name, a, b) => {
 		if (b === undefined) {
 			goneSets.push({ ...place, op: 'delete-set', set: name })
 			return
 		}
 		const { elements: _, handle: __, ...set } = b
-		if (a === undefined) changes.push({ ...place, op: 'add-set', set })
+		if (a === undefined) newSets.push(b)
 		// What a dynamic set holds is the kernel's.
 		if (b.flags.includes('dynamic')) return
 		const gone: ElementEntry[] = []
@@ -134,6 +138,10 @@ function changeParts(before: NftTable, after: NftTable, changes: NftChange[]): v
 		if (gone.length > 0) removed.push({ ...place, op: 'delete-elements', set, elements: gone })
 		if (come.length > 0) added.push({ ...place, op: 'add-elements', set, elements: come })
 	})
+	for (const { elements: _, handle: __, ...set } of orderSets(newSets)) changes.push({ ...place, op: 'add-set', set })
+	const rules: NftChange[] = orderChains(ruled).flatMap((chain) =>
+		chain.rules.map((rule) => ({ ...place, op: 'add-rule', chain: chain.name, rule }) as const),
+	)
 	// A chain of the old program may be named by an old verdict element: elements go before chains.
 	changes.push(...flushed, ...removed, ...added, ...rules, ...goneSets, ...goneChains)
 }

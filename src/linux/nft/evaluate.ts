@@ -4,9 +4,9 @@
 
 import { familyOf } from '../../base/ip.ts'
 import type { Hook, Packet } from '../../base/packet.ts'
-import { printFields, writeFields } from './datatype.ts'
+import { keyLength, printFields, writeFields } from './datatype.ts'
 import { bounds } from './elements.ts'
-import { evaluateExpression } from './expr/expression.ts'
+import { type Expression, evaluateExpression } from './expr/expression.ts'
 import { type Decision, type EvaluationContext, type Machine, NotEvaluable } from './expr/machine.ts'
 import { printElement, printRule } from './print.ts'
 import type { NftChain, NftElement, NftProgram, NftRule, NftSet, NftTable } from './program.ts'
@@ -56,18 +56,24 @@ export function evaluateProgram(
 	const chains = chainsAt(program, hook, family)
 	// Each run follows one script of choices; the scripts are walked like a counter until none is left.
 	const outcomes: NftOutcome[] = []
-	let script: { taken: number; readonly of: number }[] = []
+	let script: Choice[] = []
 	for (;;) {
 		const run = new Run(packet, hook, family, context, script)
 		const verdict = run.all(chains)
 		script = run.choices
-		const chance = script.reduce((p, c) => p / c.of, 1)
+		const chance = script.reduce((p, c) => p * (c.weights[c.taken] ?? 0), 1)
 		outcomes.push({ verdict, packet: run.packet, rules: run.hits, chance })
-		while (script.length > 0 && (script.at(-1)?.taken ?? 0) + 1 >= (script.at(-1)?.of ?? 1)) script.pop()
+		while (script.length > 0 && (script.at(-1)?.taken ?? 0) + 1 >= (script.at(-1)?.weights.length ?? 1)) script.pop()
 		const last = script.at(-1)
 		if (last === undefined) return outcomes
 		last.taken++
 	}
+}
+
+/** A point where chance decides: which of the weighted branches this run takes. */
+interface Choice {
+	taken: number
+	readonly weights: readonly number[]
 }
 
 interface Place {
@@ -97,19 +103,15 @@ class Run implements Machine {
 	readonly hook: Hook
 	readonly family: 'ip' | 'ip6'
 	readonly context: EvaluationContext
-	readonly choices: { taken: number; readonly of: number }[]
+	readonly choices: Choice[]
 	readonly hits: NftHit[] = []
 	#next = 0
 	#table: NftTable | undefined
+	/** The expression after the one being evaluated. */
+	#following: Expression | undefined
 	#found: { set: NftSet; key: string; element: NftElement }[] = []
 
-	constructor(
-		packet: Packet,
-		hook: Hook,
-		family: 'ip' | 'ip6',
-		context: EvaluationContext,
-		script: { taken: number; readonly of: number }[],
-	) {
+	constructor(packet: Packet, hook: Hook, family: 'ip' | 'ip6', context: EvaluationContext, script: Choice[]) {
 		this.packet = packet
 		this.hook = hook
 		this.family = family
@@ -177,7 +179,8 @@ class Run implements Machine {
 		this.#found = []
 		let decision: Decision | undefined
 		try {
-			for (const e of rule.expressions) {
+			for (const [i, e] of rule.expressions.entries()) {
+				this.#following = rule.expressions[i + 1]
 				const step = evaluateExpression(e, this)
 				if (step === 'break') return undefined
 				if (step !== undefined) {
@@ -213,11 +216,44 @@ class Run implements Machine {
 		this.#found.push({ set, key, element })
 	}
 
-	choose(n: number): number {
-		const known = this.choices[this.#next++]
-		if (known !== undefined) return known.taken
-		this.choices.push({ taken: 0, of: n })
-		return 0
+	choose(n: number, put: (value: number) => void): void {
+		const { values, weights } = this.#branches(n, put)
+		if (values.length === 1) {
+			put(values[0] as number)
+			return
+		}
+		let choice = this.choices[this.#next++]
+		if (choice === undefined) {
+			choice = { taken: 0, weights }
+			this.choices.push(choice)
+		}
+		put(values[choice.taken] as number)
+	}
+
+	/** Values that a map lookup right after misses are one branch: all of them end the rule alike. */
+	#branches(n: number, put: (value: number) => void): { values: number[]; weights: number[] } {
+		const after = this.#following
+		if (after?.kind !== 'lookup')
+			return { values: Array.from({ length: n }, (_, i) => i), weights: Array(n).fill(1 / n) }
+		const set = this.findSet(after.set)
+		const length = keyLength(set.key)
+		const values: number[] = []
+		const weights: number[] = []
+		const misses: number[] = []
+		for (let value = 0; value < n; value++) {
+			put(value)
+			if (this.findElement(set, this.registers.subarray(after.from * 4, after.from * 4 + length)) === undefined)
+				misses.push(value)
+			else {
+				values.push(value)
+				weights.push(1 / n)
+			}
+		}
+		if (misses.length > 0) {
+			values.push(misses[0] as number)
+			weights.push(misses.length / n)
+		}
+		return { values, weights }
 	}
 }
 

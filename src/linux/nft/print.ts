@@ -5,13 +5,14 @@ import { printExpression } from './expr/expression.ts'
 import { duration, RulePrinter, sortElements } from './expr/printer.ts'
 import {
 	type BaseChain,
-	inOrder,
 	type NftChain,
 	type NftElement,
 	type NftProgram,
 	type NftRule,
 	type NftSet,
 	type NftTable,
+	orderChains,
+	orderSets,
 } from './program.ts'
 import { type Family, families } from './wire.ts'
 
@@ -44,12 +45,12 @@ export function printTable(table: NftTable, options: PrintOptions = {}): string 
 	if (table.comment !== undefined) out += `\tcomment "${table.comment}"\n`
 	// A blank line goes between the items of a table.
 	let separator = ''
-	for (const set of inOrder(table.sets.values())) {
+	for (const set of orderSets(table.sets.values())) {
 		if (set.flags.includes('anonymous')) continue
 		out += `${separator}${printSet(set, mark(set), options)}`
 		separator = '\n'
 	}
-	for (const chain of inOrder(table.chains.values())) {
+	for (const chain of orderChains(table.chains.values())) {
 		out += `${separator}${printChain(table, chain, mark)}`
 		separator = '\n'
 	}

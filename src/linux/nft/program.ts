@@ -4,7 +4,7 @@
 import { emptyTable, type Table, tableOf } from '../../base/table.ts'
 import type { Field } from './datatype.ts'
 import type { Expression } from './expr/expression.ts'
-import type { Family } from './wire.ts'
+import { type Family, hookNames } from './wire.ts'
 
 export interface NftProgram {
 	/** By tableKey: `ip podwire`. */
@@ -88,11 +88,25 @@ export function findTable(program: NftProgram, family: string, name: string): Nf
 	return program.tables.get(`${family} ${name}`)
 }
 
-/** Names in the order nft lists them: by handle where known, else as they were declared (tables keep no order: by name). */
-export function inOrder<T extends { readonly handle?: number; readonly name: string }>(items: Iterable<T>): T[] {
-	return [...items].sort(
-		(a, b) => (a.handle ?? 0) - (b.handle ?? 0) || (a.name < b.name ? -1 : a.name === b.name ? 0 : 1),
+/** Chains in the order they are made and nft lists them: base chains along a packet's path, then the others by name. */
+export function orderChains(chains: Iterable<NftChain>): NftChain[] {
+	const rank = ({ base }: NftChain) => (base === undefined ? 99 : hookNames.indexOf(base.hook))
+	return [...chains].sort(
+		(a, b) =>
+			(a.handle ?? 0) - (b.handle ?? 0) ||
+			rank(a) - rank(b) ||
+			(a.base?.priority ?? 0) - (b.base?.priority ?? 0) ||
+			compareText(a.name, b.name),
 	)
+}
+
+/** Sets likewise, by name. */
+export function orderSets(sets: Iterable<NftSet>): NftSet[] {
+	return [...sets].sort((a, b) => (a.handle ?? 0) - (b.handle ?? 0) || compareText(a.name, b.name))
+}
+
+function compareText(a: string, b: string): number {
+	return a < b ? -1 : a === b ? 0 : 1
 }
 
 /** Whether two programs mean the same: handles, counter values and the elements of dynamic sets aside. */

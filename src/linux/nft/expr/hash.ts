@@ -48,7 +48,7 @@ export const hash: ExpressionCodec<HashExpression> = {
 	},
 	evaluate(e, machine) {
 		// The seed of the kernel is its own secret unless given: over all clients every value comes up alike.
-		machine.registers.writeUInt32LE(e.offset + machine.choose(e.modulus), e.to * 4)
+		machine.choose(e.modulus, (value) => machine.registers.writeUInt32LE(e.offset + value, e.to * 4))
 		return undefined
 	},
 }

@@ -25,8 +25,8 @@ export interface Machine {
 	findElement(set: NftSet, key: Buffer): { readonly key: string; readonly element: NftElement } | undefined
 	/** Notes an element that decided something, as nft prints it. */
 	note(set: NftSet, key: string, element: NftElement): void
-	/** One of 0 … n-1; every value is taken in one of the outcomes. */
-	choose(n: number): number
+	/** Calls `put` with one of 0 … n-1; every value that makes a difference is taken in one of the outcomes. */
+	choose(n: number, put: (value: number) => void): void
 	/** What a rule cannot see in the packet. */
 	readonly context: EvaluationContext
 }

@@ -36,7 +36,7 @@ export const numgen: ExpressionCodec<NumgenExpression> = {
 	},
 	evaluate(e, machine) {
 		// The kernel leaves the number in host order.
-		machine.registers.writeUInt32LE(e.offset + machine.choose(e.modulus), e.to * 4)
+		machine.choose(e.modulus, (value) => machine.registers.writeUInt32LE(e.offset + value, e.to * 4))
 		return undefined
 	},
 }
