@@ -1,0 +1,65 @@
+// The way of an object from a request body to what may be kept: read as its type, defaults, checks of values.
+
+import type { Failure } from '../base/failure.ts'
+import type { StatusCause, UnknownObject } from '../kube/objects/meta.ts'
+import type { JsonObject } from '../kube/schema/json.ts'
+import type { Served } from './registry.ts'
+import { badRequest } from './status.ts'
+import { type FieldValidation, readObject } from './validate/fields.ts'
+
+export type { FieldValidation }
+
+/** Reads `?fieldValidation=`; the real server warns where nothing is said. Throws Refusal 400. */
+export function readFieldValidation(value: string | null): FieldValidation {
+	if (value === null || value === '') return 'Warn'
+	if (value === 'Strict' || value === 'Warn' || value === 'Ignore') return value
+	throw badRequest(
+		`fieldValidation: Unsupported value: ${JSON.stringify(value)}: supported values: "Ignore", "Warn", "Strict"`,
+	)
+}
+
+/**
+ * The object as its type has it, with defaults. The body may leave apiVersion and kind out.
+ * Throws Failure/Refusal BadRequest where it is of another kind or has fields of a wrong type.
+ */
+export function readAs(
+	served: Served,
+	body: JsonObject,
+	level: FieldValidation,
+	text?: string,
+): { readonly object: UnknownObject; readonly warnings: readonly string[] } {
+	const { kind } = served.resource
+	const { apiVersion } = served
+	const haveVersion = body.apiVersion ?? ''
+	const haveKind = body.kind ?? ''
+	if (haveVersion !== '' && haveVersion !== apiVersion) {
+		throw badRequest(
+			`the API version in the data (${String(haveVersion)}) does not match the expected API version (${apiVersion})`,
+		)
+	}
+	if (haveKind !== '' && haveKind !== kind) {
+		throw badRequest(`${String(haveKind)} in version "${served.resource.version}" cannot be handled as a ${kind}`)
+	}
+	const named: JsonObject = haveVersion === '' || haveKind === '' ? { ...body, apiVersion, kind } : body
+	const read = served.type === undefined ? { object: named, warnings: [] } : readObject(named, served.type, level, text)
+	const { object } = read
+	// apiVersion and kind first: where an object is printed one sees at once what it is.
+	const { kind: _kind, apiVersion: _version, ...rest } = object
+	const whole = { kind, apiVersion, ...rest } as unknown as UnknownObject
+	if (typeof whole.metadata !== 'object' || whole.metadata === null) {
+		return { object: { ...whole, metadata: {} } as unknown as UnknownObject, warnings: read.warnings }
+	}
+	return { object: whole, warnings: read.warnings }
+}
+
+/** `Warning` headers for what was dropped. RFC 7234 §5.5 form, as the real server sends them. */
+export function warningHeaders(warnings: readonly string[]): Readonly<Record<string, string>> | undefined {
+	if (warnings.length === 0) return undefined
+	// Several values of one header: they may be joined with commas.
+	const values = warnings.slice(0, 20).map((text) => `299 - ${JSON.stringify(text.replace(/[^\x20-\x7e]/g, '?'))}`)
+	return { warning: values.join(', ') }
+}
+
+export function failOnCauses(causes: readonly StatusCause[], fail: (causes: readonly StatusCause[]) => Failure): void {
+	if (causes.length > 0) throw fail(causes)
+}

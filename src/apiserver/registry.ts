@@ -1,0 +1,88 @@
+// What this server serves: the built-in rows of src/kube/resources.ts and those added at run time (CRDs), each with
+// where its objects are kept, its type and its conversion between versions.
+
+import type { UnknownObject } from '../kube/objects/meta.ts'
+import { apiVersionOf, findResource, type Resource, resources } from '../kube/resources.ts'
+import { type TypeSchema, typeOf } from '../kube/schema/schema.ts'
+import { coreEventOf, eventsEventOf } from './event-versions.ts'
+import { qualified } from './status.ts'
+
+/** One resource in one version. */
+export interface Served {
+	readonly resource: Resource
+	/** `v1`, `apps/v1`. */
+	readonly apiVersion: string
+	/** The storage its objects are kept in; several versions share one. */
+	readonly storage: string
+	/** Absent: any fields. */
+	readonly type: TypeSchema | undefined
+	/** Not a built-in. */
+	readonly custom: boolean
+	/** To the form in which it is kept. Absent: this is the form. */
+	readonly toKept?: (object: UnknownObject) => UnknownObject
+	readonly fromKept?: (object: UnknownObject) => UnknownObject
+}
+
+export interface Registry {
+	/** The resource at a path; undefined: not served. */
+	find(group: string, version: string, plural: string): Served | undefined
+	ofKind(apiVersion: string, kind: string): Served | undefined
+	/** The first served resource kept in a storage. */
+	ofStorage(storage: string): Served | undefined
+	/** In the order of announcement. */
+	all(): readonly Served[]
+	add(served: Served): void
+	remove(apiVersion: string, plural: string): void
+	/** Grows with each add and remove. */
+	readonly generation: number
+}
+
+export function createRegistry(): Registry {
+	const rows = new Map<string, Served>()
+	let generation = 0
+	for (const resource of resources) {
+		const served = builtIn(resource)
+		rows.set(`${served.apiVersion} ${resource.plural}`, served)
+	}
+	return {
+		find: (group, version, plural) => rows.get(`${apiVersionOf({ group, version })} ${plural}`),
+		ofKind(apiVersion, kind) {
+			const known = findResource({ apiVersion, kind })
+			if (known !== undefined) return rows.get(`${apiVersion} ${known.plural}`)
+			for (const row of rows.values()) if (row.apiVersion === apiVersion && row.resource.kind === kind) return row
+			return undefined
+		},
+		ofStorage(storage) {
+			for (const row of rows.values()) if (row.storage === storage && row.fromKept === undefined) return row
+			return undefined
+		},
+		all: () => [...rows.values()],
+		add(served) {
+			rows.set(`${served.apiVersion} ${served.resource.plural}`, served)
+			generation++
+		},
+		remove(apiVersion, plural) {
+			if (rows.delete(`${apiVersion} ${plural}`)) generation++
+		},
+		get generation() {
+			return generation
+		},
+	}
+}
+
+function builtIn(resource: Resource): Served {
+	const apiVersion = apiVersionOf(resource)
+	// Core Events and events.k8s.io Events are the same objects.
+	const converted = apiVersion === 'events.k8s.io/v1'
+	return {
+		resource,
+		apiVersion,
+		storage: converted ? 'events' : qualified(resource),
+		custom: false,
+		// Read when first asked for: the table of types costs a few milliseconds.
+		get type() {
+			return typeOf(apiVersion, resource.kind)
+		},
+		...(converted ? { toKept: coreEventOf, fromKept: eventsEventOf } : {}),
+	}
+}

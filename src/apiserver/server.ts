@@ -1,0 +1,90 @@
+// The embedded Kubernetes API server: a store, what is served, and one function from Request to Response.
+
+import type { KeyObject } from 'node:crypto'
+import type { Clock } from '../base/clock.ts'
+import { type Cidr, parseCidr } from '../base/ip.ts'
+import type { Transport } from '../kube/transport.ts'
+import { type AdmitHook, createAdmission } from './admit/admission.ts'
+import type { Api, User } from './api.ts'
+import { bootstrap } from './bootstrap.ts'
+import { keepEventsShort } from './event-expiry.ts'
+import { handle } from './handle.ts'
+import type { KubeletApi } from './kubelet.ts'
+import { createMetrics } from './metrics.ts'
+import { createRegistry, type Registry } from './registry.ts'
+import type { Store } from './store.ts'
+import { createTokenIssuer } from './tokens.ts'
+import { Watches } from './watch.ts'
+
+export interface ApiServerOptions {
+	readonly store: Store
+	readonly clock: Clock
+	/** One or two networks (of different families) for Services; default 10.96.0.0/16. */
+	readonly serviceCidrs?: readonly Cidr[]
+	/** Default 30000–32767. */
+	readonly nodePorts?: { readonly from: number; readonly to: number }
+	/** Where pods reach this server: the endpoint of the Service default/kubernetes. Absent: it has none. */
+	readonly advertise?: { readonly ip: string; readonly port: number }
+	/** Answers logs, exec and port-forward. Absent: these are refused with 503. */
+	readonly kubelet?: KubeletApi
+	/** A further say in every create and update. */
+	readonly admit?: readonly AdmitHook[]
+	/** Signs ServiceAccount tokens: a private key on P-256. Absent: one is made that lives as long as the process. */
+	readonly tokenKey?: KeyObject
+	/** 0 ≤ x < 1; chooses addresses and ports. */
+	readonly random?: () => number
+	/** Hears of our own bugs, which clients see as a 500. */
+	readonly onFault?: (error: unknown, request: Request) => void
+}
+
+export interface ApiServer {
+	/** In process, as the administrator. */
+	readonly transport: Transport
+	/** One request of a user: what listeners call. Never rejects. */
+	handle(request: Request, user: User): Promise<Response>
+	readonly api: Api
+	readonly registry: Registry
+	/** Ends all watches. The store stays the caller's to close. */
+	close(): void
+}
+
+/** The user of the in-process transport and of the admin kubeconfig. */
+export const admin: User = { name: 'kubernetes-admin', groups: ['system:masters', 'system:authenticated'] }
+export const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] }
+
+/** Starts a server on a store; resolves when the namespaces and the Service default/kubernetes are there. */
+export async function createApiServer(options: ApiServerOptions): Promise<ApiServer> {
+	const { store, clock } = options
+	const serviceCidrs = options.serviceCidrs ?? [parseCidr('10.96.0.0/16')]
+	const registry = createRegistry()
+	const api: Api = {
+		store,
+		clock,
+		registry,
+		admission: createAdmission(store, {
+			serviceCidrs,
+			nodePorts: options.nodePorts ?? { from: 30000, to: 32767 },
+			random: options.random ?? Math.random,
+			hooks: options.admit ?? [],
+		}),
+		watches: new Watches(),
+		kubelet: options.kubelet,
+		metrics: createMetrics(),
+		tokens: createTokenIssuer(options.tokenKey),
+		reportFault: (error, request) => options.onFault?.(error, request),
+		now: () => `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
+	}
+	const transport: Transport = (request) => handle(api, request, admin)
+	await bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) })
+	const stopExpiry = keepEventsShort(api)
+	return {
+		transport,
+		handle: (request, user) => handle(api, request, user),
+		api,
+		registry,
+		close() {
+			stopExpiry()
+			api.watches.close()
+		},
+	}
+}

@@ -1,0 +1,319 @@
+// POST, PUT and PATCH of objects: from a body to a kept object, through defaults, admission, checks and ownership.
+// From reading the current state to staging the write nothing waits, so no one can come in between.
+
+import { randomBytes, randomUUID } from 'node:crypto'
+import type { UnknownObject } from '../kube/objects/meta.ts'
+import { isObject, type Json, type JsonObject, sameJson } from '../kube/schema/json.ts'
+import { entryAnswer, objectAnswer } from './answer.ts'
+import { type Call, keyIn, shownObject } from './api.ts'
+import { mediaTypeOf, parseBody, readBody } from './body.ts'
+import { checkMetadata, checkValues, withDefaults } from './check-values.ts'
+import { type FieldValidation, readAs, readFieldValidation, warningHeaders } from './checks.ts'
+
+import { finishDeletion, isFinished } from './delete.ts'
+import { updateManagedFields } from './patch/managed-fields.ts'
+import { patch, patchTypes } from './patch/patch.ts'
+import type { Served } from './registry.ts'
+import { alreadyExists, badRequest, cause, conflict, invalid, methodNotAllowed, notFound, refuse } from './status.ts'
+import type { Entry } from './store.ts'
+import { needsRevision, prepareCreate, prepareStatusUpdate, prepareUpdate } from './strategy.ts'
+
+export interface WriteOptions {
+	readonly dryRun: boolean
+	readonly fieldManager: string
+	readonly fieldValidation: FieldValidation
+}
+
+/** Reads dryRun, fieldManager and fieldValidation. Throws Refusal. */
+export function readWriteOptions(call: Pick<Call, 'query' | 'request'>): WriteOptions {
+	const { query, request } = call
+	for (const value of query.getAll('dryRun')) checkDryRun(value)
+	const fieldManager = query.get('fieldManager') ?? ''
+	if (fieldManager.length > 128 || /[^\x20-\x7e]/.test(fieldManager)) {
+		const why =
+			fieldManager.length > 128
+				? 'Too long: may not be more than 128 bytes'
+				: 'should only contain printable characters'
+		throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
+			{
+				reason: 'FieldValueInvalid',
+				message: `Invalid value: ${JSON.stringify(fieldManager)}: ${why}`,
+				field: 'fieldManager',
+			},
+		])
+	}
+	return {
+		dryRun: query.getAll('dryRun').includes('All'),
+		// As the real server names a writer that does not: the first word of its User-Agent.
+		fieldManager: fieldManager || (request.headers.get('user-agent') ?? 'unknown').split('/')[0]!.slice(0, 128),
+		fieldValidation: readFieldValidation(query.get('fieldValidation')),
+	}
+}
+
+export function checkDryRun(value: unknown): void {
+	if (value === 'All' || value === '') return
+	throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [cause.notSupported('dryRun', value, ['All'])])
+}
+
+/** The service that is kept: of two versions of one storage, the one in whose form objects are stored. */
+export function keptForm(call: Pick<Call, 'api' | 'served'>): Served {
+	const { served, api } = call
+	return served.toKept === undefined ? served : (api.registry.ofStorage(served.storage) ?? served)
+}
+
+export async function createObject(call: Call): Promise<Response> {
+	const { served } = call
+	const options = readWriteOptions(call)
+	const bytes = await readBody(call.request)
+	const expected = { apiVersion: served.apiVersion, kind: served.resource.kind }
+	const body = await parseBody(bytes, mediaTypeOf(call.request), expected)
+	const { object, warnings } = readAs(served, body.object, options.fieldValidation, body.text)
+	return insert(call, object, options, warnings)
+}
+
+/** `object` is in the request's version, its type checked. */
+async function insert(
+	call: Call,
+	given: UnknownObject,
+	options: WriteOptions,
+	warnings: readonly string[],
+	/** managedFields are as apply left them. */
+	applied = false,
+): Promise<Response> {
+	const { api, served } = call
+	const kept = keptForm(call)
+	if (served.resource.namespaced && call.namespace === '')
+		throw badRequest('an empty namespace may not be set during creation')
+	let object = withDefaults(served.toKept?.(given) ?? given)
+	const metadata = firstMetadata(call, object.metadata)
+	const { generateName } = metadata
+	if ((metadata.name ?? '') === '' && typeof generateName === 'string' && generateName !== '') {
+		for (let attempt = 0; attempt < 8; attempt++) {
+			const name = generatedName(generateName)
+			metadata.name = name
+			if (api.store.current(served.storage, keyIn(call.namespace, name)) === undefined) break
+		}
+	}
+	object = prepareCreate(kept, { ...object, metadata } as unknown as UnknownObject)
+	const name = object.metadata.name ?? ''
+	const key = keyIn(call.namespace, name)
+	object = api.admission.create(kept, object, { dryRun: options.dryRun, user: call.user })
+	checkMetadata(kept, object)
+	checkValues(kept, object, undefined)
+	const before = api.store.current(served.storage, key)
+	if (before !== undefined) throw alreadyExists(served.resource, name)
+	object = api.admission.allocate(kept, object, undefined)
+	if (!applied) object = withManagers(kept, undefined, object, options, undefined, api.now())
+	const headers = warningHeaders(warnings)
+	if (options.dryRun) return objectAnswer(call, 201, served.fromKept?.(object) ?? object, headers)
+	const write = api.store.put(served.storage, key, object, undefined)
+	await write.kept
+	return entryAnswer(call, 201, write.entry, headers)
+}
+
+function firstMetadata(call: Call, given: UnknownObject['metadata']): Record<string, unknown> {
+	const metadata: Record<string, unknown> = { ...given }
+	for (const field of [
+		'resourceVersion',
+		'deletionTimestamp',
+		'deletionGracePeriodSeconds',
+		'selfLink',
+		'generation',
+	]) {
+		delete metadata[field]
+	}
+	if (given.resourceVersion !== undefined && given.resourceVersion !== '' && given.resourceVersion !== '0') {
+		throw badRequest('resourceVersion should not be set on objects to be created')
+	}
+	if (call.served.resource.namespaced) {
+		const namespace = given.namespace ?? ''
+		if (namespace !== '' && namespace !== call.namespace) {
+			throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
+		}
+		metadata.namespace = call.namespace
+	} else delete metadata.namespace
+	metadata.uid = randomUUID()
+	metadata.creationTimestamp = call.api.now()
+	return metadata
+}
+
+/** Letters and digits that do not form words (apimachinery util/rand). */
+const alphabet = 'bcdfghjklmnpqrstvwxz2456789'
+
+export function generatedName(prefix: string): string {
+	let name = prefix.slice(0, 58)
+	for (const byte of randomBytes(5)) name += alphabet[byte % alphabet.length]
+	return name
+}
+
+function withManagers(
+	kept: Served,
+	before: UnknownObject | undefined,
+	after: UnknownObject,
+	options: WriteOptions,
+	subresource: string | undefined,
+	now: string,
+): UnknownObject {
+	return updateManagedFields({
+		...(before === undefined ? {} : { before: before as unknown as JsonObject }),
+		after: after as unknown as JsonObject,
+		...(kept.type === undefined ? {} : { schema: kept.type }),
+		manager: options.fieldManager,
+		apiVersion: kept.apiVersion,
+		...(subresource === undefined ? {} : { subresource }),
+		now,
+	}) as unknown as UnknownObject
+}
+
+export async function updateObject(call: Call): Promise<Response> {
+	const { served, name = '' } = call
+	const options = readWriteOptions(call)
+	const bytes = await readBody(call.request)
+	const expected = { apiVersion: served.apiVersion, kind: served.resource.kind }
+	const body = await parseBody(bytes, mediaTypeOf(call.request), expected)
+	const { object, warnings } = readAs(served, body.object, options.fieldValidation, body.text)
+	checkSameName(call, object)
+	const before = call.api.store.current(served.storage, keyIn(call.namespace, name))
+	if (before === undefined) throw notFound(served.resource, name)
+	return replace(call, before, object, options, { warnings })
+}
+
+function checkSameName(call: Call, object: UnknownObject): void {
+	const { name = '', namespace, served } = call
+	const given = object.metadata.name ?? ''
+	if (given !== name) {
+		throw badRequest(
+			given === ''
+				? `the name of the object must be provided on update; it must be ${JSON.stringify(name)} as in the URL`
+				: `the name of the object (${given}) does not match the name on the URL (${name})`,
+		)
+	}
+	const givenNamespace = object.metadata.namespace ?? ''
+	if (served.resource.namespaced && givenNamespace !== '' && givenNamespace !== namespace) {
+		throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
+	}
+}
+
+/** Puts `next` (in the request's version) in the place of `before`, as an update of the object or of its status. */
+export async function replace(
+	call: Call,
+	before: Entry,
+	given: UnknownObject,
+	options: WriteOptions,
+	extra: {
+		readonly warnings?: readonly string[]
+		readonly applied?: boolean
+		/** How the two are brought together, where it is neither an update of the object nor of its status. */
+		readonly prepare?: (before: UnknownObject, next: UnknownObject) => UnknownObject
+		/** How the result is answered (scale). */
+		readonly answer?: (entry: Entry) => Promise<Response>
+	} = {},
+): Promise<Response> {
+	const { api, served, name = '' } = call
+	const kept = keptForm(call)
+	const old = before.object
+	checkPreconditions(call, before, given.metadata, name)
+	let next = withDefaults(served.toKept?.(given) ?? given)
+	if (extra.prepare !== undefined) next = extra.prepare(old, next)
+	else if (call.subresource === 'status') next = prepareStatusUpdate(old, next)
+	else next = prepareUpdate(kept, old, next)
+	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
+	checkMetadata(kept, next, old)
+	checkValues(kept, next, old)
+	next = api.admission.allocate(kept, next, old)
+	if (!extra.applied) next = withManagers(kept, old, next, options, call.subresource, api.now())
+	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
+	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
+	if (sameJson(old as unknown as Json, next as unknown as Json)) {
+		// Nothing to write; but what we saw may have been written in this very turn.
+		await api.store.settled()
+		const now = api.store.get(served.storage, before.key)
+		if (now === undefined) throw notFound(served.resource, name)
+		return answer(now)
+	}
+	if (options.dryRun)
+		return objectAnswer(call, 200, served.fromKept?.(next) ?? next, warningHeaders(extra.warnings ?? []))
+	const write = isFinished(kept, next)
+		? finishDeletion(api, before, next)
+		: api.store.put(served.storage, before.key, next, before)
+	await write.kept
+	return answer(write.entry)
+}
+
+function checkPreconditions(call: Call, before: Entry, given: UnknownObject['metadata'], name: string): void {
+	const { served } = call
+	const uid = given.uid ?? ''
+	const have = before.object.metadata.uid ?? ''
+	if (uid !== '' && uid !== have) {
+		throw conflict(
+			served.resource,
+			name,
+			`Precondition failed: UID in precondition: ${uid}, UID in object meta: ${have}`,
+		)
+	}
+	const revision = given.resourceVersion ?? ''
+	if (revision !== '' && revision !== '0') {
+		if (revision !== String(before.revision)) throw conflict(served.resource, name)
+	} else if (needsRevision(served) && call.request.method === 'PUT') {
+		throw invalid(served.resource, name, [
+			cause.invalid('metadata.resourceVersion', 0, 'must be specified for an update'),
+		])
+	}
+}
+
+const knownPatches: ReadonlySet<string> = new Set(Object.values(patchTypes))
+
+export async function patchObject(call: Call): Promise<Response> {
+	const { api, served, namespace, name = '' } = call
+	const mediaType = mediaTypeOf(call.request)
+	if (!knownPatches.has(mediaType)) {
+		throw refuse(
+			'UnsupportedMediaType',
+			`the body of the request was in an unknown format - accepted media types include: ${[...knownPatches].join(', ')}`,
+		)
+	}
+	if (
+		call.subresource !== undefined &&
+		call.subresource !== 'status' &&
+		call.subresource !== 'ephemeralcontainers' &&
+		call.subresource !== 'resize'
+	) {
+		throw methodNotAllowed()
+	}
+	const options = readWriteOptions(call)
+	const apply = mediaType === patchTypes.applyYaml
+	const force = call.query.get('force') === 'true' || call.query.get('force') === '1'
+	if (apply && (call.query.get('fieldManager') ?? '') === '') {
+		throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
+			cause.required('fieldManager', 'is required for apply patch'),
+		])
+	}
+	if (!apply && call.query.get('force') !== null) {
+		throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
+			cause.forbidden('force', 'may not be specified for non-apply patch'),
+		])
+	}
+	const body = await readBody(call.request)
+	const before = api.store.current(served.storage, keyIn(namespace, name))
+	if (before === undefined && (!apply || call.subresource !== undefined)) throw notFound(served.resource, name)
+	const current = before === undefined ? undefined : (shownObject(served, before) as unknown as JsonObject)
+	const patched = patch(mediaType, body, current, {
+		...(served.type === undefined ? {} : { schema: served.type }),
+		apiVersion: served.apiVersion,
+		fieldManager: options.fieldManager,
+		force,
+		...(call.subresource === undefined ? {} : { subresource: call.subresource }),
+		now: api.now(),
+		custom: served.custom,
+	})
+	const { object, warnings } = readAs(served, patched.object, options.fieldValidation)
+	if (!isObject(object.metadata)) throw badRequest('metadata must be an object')
+	if (before === undefined) {
+		const given = object.metadata.name ?? ''
+		if (given !== name)
+			throw badRequest(`the name of the object (${given}) does not match the name on the URL (${name})`)
+		return insert(call, object, options, warnings, true)
+	}
+	checkSameName(call, object)
+	return replace(call, before, object, options, { warnings, applied: apply })
+}
