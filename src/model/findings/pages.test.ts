@@ -1,4 +1,4 @@
-// Every code that a check can yield has its page, and every page its code.
+// Every code that a check can yield has its page and a story that shows it, and every page its code.
 
 import assert from 'node:assert/strict'
 import { globSync, readdirSync, readFileSync } from 'node:fs'
@@ -18,5 +18,14 @@ test('codes and pages', () => {
 		const text = readFileSync(join(root, 'docs/findings', page), 'utf8')
 		for (const part of ['## Cause', '## Evidence', '## Fix']) assert.ok(text.includes(part), `${page} lacks ${part}`)
 		assert.ok(index.includes(page), `the index lacks ${page}`)
+	}
+	const goldens = globSync('test/scenarios/stories/*/expect.golden.txt', { cwd: root }).map((f) =>
+		readFileSync(join(root, f), 'utf8'),
+	)
+	for (const code of codes) {
+		assert.ok(
+			goldens.some((text) => text.includes(`${code} `)),
+			`no story shows ${code}`,
+		)
 	}
 })
