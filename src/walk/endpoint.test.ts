@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isFailure } from '../base/failure.ts'
-import type { KubeObject } from '../kube/objects/meta.ts'
 import { build } from '../model/build.ts'
 import { emptyState, setObject } from '../model/state.ts'
 import { planFlows } from './endpoint.ts'
@@ -61,7 +60,7 @@ const objects = [
 		{ name: 'metrics', port: 9090 },
 	]),
 	service('shop', 'db', 'None', [{ name: 'sql', port: 5432 }]),
-] as unknown as KubeObject[]
+] as unknown as Parameters<typeof setObject>[1][]
 
 const model = build(objects.reduce((state, object) => setObject(state, object), emptyState()))
 
