@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import { tableOf } from '../base/table.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { createInformer, type Informer } from '../kube/informer.ts'
+import type { Kind } from '../kube/kinds.ts'
 import {
 	daemonSets,
 	deployments,
@@ -17,7 +18,7 @@ import {
 	services,
 	statefulSets,
 } from '../kube/kinds.ts'
-import type { KubeObject } from '../kube/objects/meta.ts'
+import { type KubeObject, keyOf, type ObjectMeta } from '../kube/objects/meta.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
 import {
@@ -39,6 +40,8 @@ export interface ClusterView {
 	informer<T extends keyof ObjectTables>(table: T): Informer<ObjectOf<T>>
 	setSources(sources: Readonly<Record<string, ObjectSource>>): void
 	onChange(listener: () => void): void
+	/** Resolves when the view shows everything the API has now. */
+	caughtUp(): Promise<void>
 	stop(): void
 }
 
@@ -132,8 +135,36 @@ export function createClusterView(options: {
 		onChange(listener) {
 			listeners.push(listener)
 		},
+		async caughtUp() {
+			await Promise.all(
+				[...informers].map(async ([table, informer]) => {
+					const { items } = await client.list(kindOf[table] as Kind)
+					const versions = new Map(items.map((item) => [keyOf(item), item.metadata]))
+					await informer.until((store) => {
+						for (const [key, { resourceVersion }] of versions) {
+							const seen = store.get(key)?.metadata.resourceVersion
+							if (seen === undefined || BigInt(seen) < BigInt(resourceVersion ?? '0')) return false
+						}
+						// What the list no longer has must have gone, unless it came after the list.
+						for (const [key, object] of store) {
+							if (!versions.has(key) && BigInt(object.metadata.resourceVersion ?? '0') <= newest(versions)) return false
+						}
+						return true
+					})
+				}),
+			)
+		},
 		stop() {
 			for (const informer of informers.values()) informer.stop()
 		},
 	}
+}
+
+function newest(versions: ReadonlyMap<string, ObjectMeta>): bigint {
+	let highest = 0n
+	for (const { resourceVersion } of versions.values()) {
+		const version = BigInt(resourceVersion ?? '0')
+		if (version > highest) highest = version
+	}
+	return highest
 }

@@ -5,22 +5,18 @@ import type { AttachmentStore } from '../agent/attachments.ts'
 import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } from '../agent/loop.ts'
 import { type ClusterView, createClusterView, dataplaneTables } from '../agent/view.ts'
 import type { Clock } from '../base/clock.ts'
-import { type Cidr, type Ip, parseCidr, tryParseCidr } from '../base/ip.ts'
+import { type Ip, tryParseCidr } from '../base/ip.ts'
 import { type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { Transport } from '../kube/transport.ts'
 import type { ClusterConfig, ObjectTables } from '../model/state.ts'
 import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
+import { clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr } from './addresses.ts'
 import type { LabConfig } from './config.ts'
 import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
 import { createPodNetwork, type PodNetwork } from './kubelet/network.ts'
 import { type LabNode, registerNode } from './kubelet/nodes.ts'
 import type { PodRuntime } from './kubelet/runtime.ts'
-
-export const clusterDomain = 'cluster.local'
-export const podCidr: Cidr = parseCidr('10.244.0.0/16')
-export const serviceCidr: Cidr = parseCidr('10.96.0.0/16')
-export const podMtu = 1500
 
 /** What no object of a lab says about its network. */
 export const labClusterConfig: ClusterConfig = {
@@ -73,7 +69,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 	const controllers = startControllers(client, {
 		clock,
 		signal: ending.signal,
-		podNetworks: [{ cidr: podCidr, nodeMask: 24 }],
+		podNetworks: [{ cidr: podCidr, nodeMask: podMaskLength }],
 		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
 		onFailure: (failure) => onFailure(describe(failure), failure.error),
 	})

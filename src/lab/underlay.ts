@@ -2,7 +2,7 @@
 // All of it is found again after a crash, and only what is missing is made.
 
 import { join } from 'node:path'
-import { type Cidr, cidrLength, cidrNth, type Ip, parseCidr } from '../base/ip.ts'
+import { type Cidr, cidrLength, type Ip, parseCidr } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
@@ -10,13 +10,9 @@ import { addAddress } from '../linux/route/addresses.ts'
 import { addBridge, addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
+import { nodeInterface, nodeIp, underlayCidr, underlayIp, underlayMtu } from './addresses.ts'
 
-/** The network between nodes; the bridge itself has the first address, node i the one after its number. */
-export const underlayCidr: Cidr = parseCidr('172.18.0.0/16')
-export const underlayMtu = 1500
 const bridge = 'underlay0'
-/** Name of a node's interface to the underlay. */
-export const nodeInterface = 'eth0'
 
 export interface UnderlayNode {
 	readonly name: string
@@ -32,15 +28,6 @@ export interface Underlay {
 	/** Tells the underlay which node each pod network is behind. Idempotent. */
 	route(podCidr: Cidr, node: Ip): void
 	close(): void
-}
-
-export function underlayIp(): Ip {
-	return cidrNth(underlayCidr, 1n)
-}
-
-/** 172.18.0.2 for node 1. */
-export function nodeIp(number: number): Ip {
-	return cidrNth(underlayCidr, BigInt(number + 1))
 }
 
 /** Makes what is missing of the underlay and its nodes. Throws Failure with what the kernel refused. */

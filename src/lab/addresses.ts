@@ -1,0 +1,28 @@
+// The addresses of a lab, the same in every lab: each has network namespaces of its own.
+
+import { type Cidr, cidrNth, type Ip, parseCidr } from '../base/ip.ts'
+
+/** The network between nodes; the bridge itself has the first address, node i the one after its number. */
+export const underlayCidr: Cidr = parseCidr('172.18.0.0/16')
+export const underlayMtu = 1500
+/** Name of a node's interface to the underlay. */
+export const nodeInterface = 'eth0'
+
+/** Pods: a /24 of it a node. */
+export const podCidr: Cidr = parseCidr('10.244.0.0/16')
+export const podMaskLength = 24
+export const podMtu = 1500
+export const serviceCidr: Cidr = parseCidr('10.96.0.0/16')
+export const clusterDomain = 'cluster.local'
+
+/** Where pods reach the API server, on the underlay. */
+export const apiPort = 6443
+
+export function underlayIp(): Ip {
+	return cidrNth(underlayCidr, 1n)
+}
+
+/** 172.18.0.2 for node 1. */
+export function nodeIp(number: number): Ip {
+	return cidrNth(underlayCidr, BigInt(number + 1))
+}
