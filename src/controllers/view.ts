@@ -59,7 +59,7 @@ export function createViews(client: KubeClient, options: ViewOptions): Views {
 		of<T extends KubeObject>(kind: Kind<T>): View<T> {
 			let view = views.get(nameOf(kind))
 			if (view === undefined) {
-				view = createView(kind as Kind, createInformer(client, kind as Kind, options), options.clock)
+				view = createView(kind as Kind, createInformer(client, kind as Kind, options), options)
 				views.set(nameOf(kind), view)
 			}
 			return view as unknown as View<T>
@@ -85,7 +85,11 @@ interface Waiting {
 	readonly done: () => void
 }
 
-function createView<T extends KubeObject>(kind: Kind<T>, informer: Informer<T>, clock: Clock): View<T> {
+function createView<T extends KubeObject>(
+	kind: Kind<T>,
+	informer: Informer<T>,
+	{ clock, signal }: ViewOptions,
+): View<T> {
 	const indexes = new Map<string, MutableIndex<T>>()
 	const listeners: ChangeListener<T>[] = []
 	const waiting = new Set<Waiting>()
@@ -101,6 +105,11 @@ function createView<T extends KubeObject>(kind: Kind<T>, informer: Informer<T>, 
 		)
 	}
 
+	// Nobody is told anything after the end: whoever waits is let go.
+	const letGo = (): void => {
+		for (const entry of waiting) entry.done()
+	}
+	signal.addEventListener('abort', letGo, { once: true })
 	informer.onChange((key, before, after) => {
 		for (const index of indexes.values()) index.change(key, before, after)
 		for (const listener of listeners) listener(key, before, after)
@@ -125,7 +134,7 @@ function createView<T extends KubeObject>(kind: Kind<T>, informer: Informer<T>, 
 			listeners.push(listener)
 		},
 		shows(written) {
-			if (isShown(written)) return Promise.resolve()
+			if (signal.aborted || isShown(written)) return Promise.resolve()
 			const { promise, resolve } = Promise.withResolvers<void>()
 			const done = (): void => {
 				waiting.delete(entry)

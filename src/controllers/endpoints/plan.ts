@@ -40,7 +40,8 @@ export function planEndpoints({ service, pods, existing, nodeOf }: EndpointsFact
 	const ready = all.filter(({ endpoint }) => endpoint.conditions?.ready === true)
 	const kept = [...ready, ...all.filter((e) => !ready.includes(e))].slice(0, mostAddresses)
 	const subsets = pack(kept)
-	const { [overCapacity]: _, ...annotations } = existing?.metadata.annotations ?? {}
+	const annotations: Record<string, string> = { ...existing?.metadata.annotations }
+	delete annotations[overCapacity]
 	if (kept.length < all.length) annotations[overCapacity] = 'truncated'
 	const labels = {
 		...service.metadata.labels,
