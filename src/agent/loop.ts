@@ -40,6 +40,8 @@ export class NodeFailure extends Error {
 export interface AgentEvents {
 	/** A node's program could not be applied; it is tried again. */
 	failed?(node: NodeName, error: unknown): void
+	/** After `failed`: the node is as it should be. */
+	recovered?(node: NodeName): void
 	/** Somebody else had changed the node's kernel; it is as it should be again. */
 	drifted?(node: NodeName, planes: readonly string[]): void
 }
@@ -144,6 +146,7 @@ export function createAgentLoop(options: {
 				await node.planes.bring(model, attachments)
 				node.model = model
 				node.appliedAttachments = attachments
+				if (node.failures > 0) events.recovered?.(node.name)
 				node.failures = 0
 			}
 			node.done = covered

@@ -1,0 +1,323 @@
+// The lab's one background process: API server, controllers, node agents, kubelets, control socket. It owns nothing
+// in the host's network: the API's listening socket was handed to it, everything else lives in namespaces of its own.
+
+import { rmSync } from 'node:fs'
+import type { Server } from 'node:http'
+import { join } from 'node:path'
+import { openAttachments } from '../agent/attachments.ts'
+import type { NodePlanes } from '../agent/loop.ts'
+import type { NodeAgentApi } from '../agent/protocol.ts'
+import type { KubeletApi } from '../apiserver/kubelet.ts'
+import { systemClock } from '../base/clock.ts'
+import { Failure, messageOf } from '../base/failure.ts'
+import { apiPort, nodeInterface, nodeIp, podCidr, serviceCidr, underlayIp } from './addresses.ts'
+import { type Cluster, startCluster } from './cluster.ts'
+import { listenControl } from './control.ts'
+import type { DaemonOptions } from './daemon-options.ts'
+import { createLabEvents } from './events.ts'
+import { createKubeletApi, paperKubeletApi } from './kubelet/exec.ts'
+import { labNodes } from './kubelet/nodes.ts'
+import { createPaperRuntime, createRuntime, type PodRuntime } from './kubelet/runtime.ts'
+import { identifyProcess } from './process-identity.ts'
+import { bootId, writeRecord } from './record.ts'
+import { readSources, writeSources } from './sources.ts'
+import type { LabStatus } from './status.ts'
+import type { Underlay } from './underlay.ts'
+
+/** Runs until it is told to stop; resolves when everything has ended and been removed. */
+export async function runDaemon(
+	options: DaemonOptions,
+	handOver: { readonly apiFd: number; answering(): void },
+): Promise<void> {
+	const { paths } = options
+	const clock = systemClock
+	const startedAt = new Date(clock.now()).toISOString()
+	const events = createLabEvents((text) => process.stderr.write(`${text}\n`))
+	const nodes = labNodes(options.nodes, nodeIp)
+	/** What does not work now, by what it concerns. */
+	const trouble = new Map<string, string>()
+	let dataplane = options.dataplane
+	let whyPaper = options.whyPaper
+	let cluster: Cluster | undefined
+	let agent: NodeAgentApi | undefined
+	let api: Awaited<ReturnType<typeof startApi>> | undefined
+	let sources = readSources(paths.sources)
+	const stopped = Promise.withResolvers<void>()
+	let stopping: Promise<void> | undefined
+
+	const onFailure = (what: string, e: unknown) => {
+		events.warning(`${what}: ${messageOf(e)}`)
+	}
+	process.on('uncaughtException', (e) => {
+		events.warning(`a fault of podwire itself: ${e.stack}`)
+	})
+	process.on('unhandledRejection', (e) => {
+		events.warning(`a fault of podwire itself: ${e instanceof Error ? e.stack : String(e)}`)
+	})
+
+	const control: Server = await listenControl(paths.controlSocket, {
+		status,
+		events: (signal) => events.follow(signal),
+		getSources: () => sources,
+		putSources(next) {
+			writeSources(paths.sources, next)
+			sources = next
+			cluster?.view.setSources(next)
+		},
+		get agent() {
+			return agent
+		},
+		get transport() {
+			return events.phase === 'stopping' ? undefined : api?.server.transport
+		},
+		stop: () => stop(),
+	})
+	const record = (workloads?: number) =>
+		writeRecord(paths, {
+			name: paths.name,
+			daemon: identifyProcess(process.pid)!,
+			...(workloads === undefined ? {} : { workloads: identifyProcess(workloads)! }),
+			dataplane,
+			...(whyPaper === undefined ? {} : { whyPaper }),
+			rights: options.rights,
+			nodes: options.nodes,
+			apiPort: api?.port ?? 0,
+			startedAt,
+			version: options.version,
+			bootId: bootId(),
+		})
+	record()
+	handOver.answering()
+	events.setPhase('starting')
+	for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop())
+
+	function status(): LabStatus {
+		const pods = [...(cluster?.view.informer('pods').store.values() ?? [])].filter(
+			(pod) => pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed',
+		)
+		return {
+			name: paths.name,
+			phase: events.phase,
+			pid: process.pid,
+			dataplane,
+			...(whyPaper === undefined ? {} : { whyPaper }),
+			rights: options.rights,
+			nodes: nodes.map((node) => {
+				const object = cluster?.view.informer('nodes').store.get(node.name)
+				return {
+					name: node.name,
+					ip: node.ip,
+					podCidrs: object?.spec?.podCIDRs ?? [],
+					ready: object?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true,
+				}
+			}),
+			podCidrs: [podCidr],
+			serviceCidrs: [serviceCidr],
+			...(api?.port === undefined ? {} : { api: `https://127.0.0.1:${api.port}` }),
+			...(api?.kubeconfig === undefined ? {} : { kubeconfig: api.kubeconfig }),
+			pods: {
+				ready: pods.filter((pod) => pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))
+					.length,
+				total: pods.length,
+			},
+			startedAt,
+			version: options.version,
+			trouble: [...trouble.values()],
+			stateFolder: paths.state,
+			runtimeFolder: paths.runtime,
+		}
+	}
+
+	let kernel: Kernel | undefined
+	try {
+		// The store is read while the kernel's part is laid.
+		let kubeletApi: KubeletApi = paperKubeletApi
+		const lateKubelet: KubeletApi = {
+			exec: (request) => kubeletApi.exec(request),
+			logs: (request) => kubeletApi.logs(request),
+			dial: (pod) => kubeletApi.dial(pod),
+		}
+		const opening = startApi(options, lateKubelet, handOver.apiFd, onFailure)
+		opening.catch(() => {})
+		if (dataplane === 'kernel') {
+			try {
+				kernel = await startKernel(options, nodes, clock)
+			} catch (e) {
+				if (options.forced) throw e
+				dataplane = 'paper'
+				whyPaper = `the kernel refused: ${messageOf(e)}`
+				events.warning(`using the paper data plane: ${whyPaper}`)
+			}
+		}
+		api = await opening
+		if (kernel !== undefined) api.listenOnUnderlay(kernel.underlay.netns)
+		record(kernel?.runtime.client.pid)
+		const runtime: PodRuntime = kernel?.runtime ?? createPaperRuntime(clock)
+		cluster = await startCluster({
+			transport: api.server.transport,
+			clock,
+			nodes,
+			runtime,
+			attachments: openAttachments(paths.attachments),
+			config: options.config,
+			...(api.caCertificate === undefined ? {} : { caCertificate: api.caCertificate }),
+			...(kernel === undefined ? {} : { planes: kernel.planes }),
+			agentEvents: {
+				failed(node, e) {
+					trouble.set(`node ${node}`, `node "${node}": ${messageOf(e)}`)
+					events.warning(`node "${node}": ${messageOf(e)}`)
+				},
+				drifted: (node, planes) =>
+					events.warning(
+						`node "${node}": somebody else had changed ${planes.join(' and ')}; it is as it should be again`,
+					),
+				recovered: (node) => void trouble.delete(`node ${node}`),
+			},
+			netnsOfNode: (node) => join(paths.namespaces, node),
+			netnsOfPod: (uid) => join(paths.namespaces, `pod-${uid}`),
+			podFolder: kernel === undefined ? undefined : paths.pods,
+			events: true,
+			onFailure,
+		})
+		cluster.view.setSources(sources)
+		if (kernel !== undefined) {
+			kubeletApi = createKubeletApi({ kubelet: cluster.kubelet, runtime, lab: paths.runtime })
+			kernel.follow(cluster)
+			agent = await createAgentApi(cluster, kernel)
+		}
+		events.setPhase('running')
+	} catch (e) {
+		events.warning(messageOf(e))
+		await stop()
+		throw e
+	}
+	await stopped.promise
+
+	function stop(): Promise<void> {
+		stopping ??= (async () => {
+			events.setPhase('stopping')
+			await cluster?.stop()
+			await kernel?.remove()
+			api?.close()
+			rmSync(paths.pods, { recursive: true, force: true })
+			events.end()
+			setImmediate(() => {
+				control.close()
+				control.closeAllConnections()
+				rmSync(paths.controlSocket, { force: true })
+				stopped.resolve()
+			})
+		})()
+		return stopping
+	}
+}
+
+interface Kernel {
+	readonly underlay: Underlay
+	readonly planes: ReadonlyMap<string, NodePlanes>
+	readonly runtime: Awaited<ReturnType<typeof createRuntime>>
+	/** Keeps the underlay's routes and the DNS servers' records current. */
+	follow(cluster: Cluster): void
+	/** Ends the workloads and unbinds every namespace. */
+	remove(): Promise<void>
+}
+
+/** Namespaces, agents' data planes and the workloads process. Throws Failure with what the kernel refused. */
+async function startKernel(
+	options: DaemonOptions,
+	nodes: readonly { readonly name: string; readonly number: number; readonly ip: string }[],
+	clock: typeof systemClock,
+): Promise<Kernel> {
+	const { paths } = options
+	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }] =
+		await Promise.all([
+			import('./workloads/client.ts'),
+			import('./underlay.ts'),
+			import('../agent/planes.ts'),
+			import('../linux/netns.ts'),
+		])
+	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
+	connecting.catch(() => {})
+	const underlay = createUnderlay(paths.namespaces, nodes)
+	const planes = new Map(
+		nodes.map((node) => [
+			node.name,
+			createNodePlanes({ node: node.name, netns: underlay.netnsOf(node.name), uplink: nodeInterface, clock }),
+		]),
+	)
+	const runtime = await createRuntime(
+		await connecting,
+		() => startWorkloads(paths),
+		(e) => process.stderr.write(`${messageOf(e)}\n`),
+	)
+	return {
+		underlay,
+		planes,
+		runtime,
+		follow(cluster) {
+			const route = () => {
+				for (const node of cluster.view.model.nodes.values()) {
+					const ip = node.addresses[0]
+					for (const cidr of ip === undefined ? [] : node.podCidrs) underlay.route(cidr, ip as never)
+				}
+			}
+			cluster.view.informer('nodes').onChange(route)
+			route()
+		},
+		async remove() {
+			runtime.stopWatching()
+			await runtime.client.call('exit', null).catch(() => {})
+			runtime.client.close()
+			underlay.close()
+			const { readdirSync } = await import('node:fs')
+			for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
+		},
+	}
+}
+
+async function createAgentApi(cluster: Cluster, kernel: Kernel): Promise<NodeAgentApi> {
+	const { loop } = cluster
+	if (loop === undefined) throw new Error('no agents on paper')
+	return {
+		read: (node) => loop.read(node),
+		async probe() {
+			throw new Failure('Unavailable', `no probe yet in ${kernel.underlay.netns}`)
+		},
+	}
+}
+
+async function startApi(
+	options: DaemonOptions,
+	kubelet: KubeletApi,
+	apiFd: number,
+	onFailure: (what: string, e: unknown) => void,
+) {
+	const [{ createApiServer }, { createStore }, { openJournal }] = await Promise.all([
+		import('../apiserver/server.ts'),
+		import('../apiserver/store.ts'),
+		import('../apiserver/journal.ts'),
+	])
+	const journal = await openJournal(options.paths.store)
+	const store = createStore({ journal })
+	const server = await createApiServer({
+		store,
+		clock: systemClock,
+		serviceCidrs: [serviceCidr],
+		advertise: { ip: underlayIp(), port: apiPort },
+		kubelet,
+		onFault: (e) => onFailure('API server', e),
+	})
+	return {
+		server,
+		port: undefined as number | undefined,
+		kubeconfig: undefined as string | undefined,
+		caCertificate: undefined as string | undefined,
+		listenOnUnderlay(_netns: string) {
+			void apiFd
+		},
+		close() {
+			server.close()
+			store.close()
+		},
+	}
+}
