@@ -165,7 +165,7 @@ function headline(input: {
 	const { verdict, path, disagreement, unenforced } = input
 	const fate = verdict === 'unknown' ? 'could not tell' : fateOf(path)
 	if (disagreement !== undefined) return `${fate}; the witnesses disagree at ${disagreement.stage}: ${disagreement.text}`
-	if (unenforced?.should !== undefined) {
+	if (unenforced?.should !== undefined && verdict === 'delivered') {
 		return `${fate}; NetworkPolicy denies it (${unenforced.stage}), which this data plane does not enforce yet`
 	}
 	const names = input.heard

@@ -52,7 +52,7 @@ function pathOfTrace(trace: Trace): Path {
 }
 
 function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, trace: Trace): void {
-	const note = step.note === undefined ? [] : [step.note]
+	const note = step.note?.split('\n') ?? []
 	switch (step.step) {
 		case 'query': {
 			const d = draft('name')
@@ -71,7 +71,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 		}
 		case 'service': {
 			const d = draft('service')
-			d.text = `Service ${step.service} port ${step.port}`
+			d.text = `Service ${step.service} port ${step.port === '' ? trace.flow.port : step.port}`
 			d.because.push(...step.because)
 			d.details.push(...note)
 			return
@@ -86,7 +86,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			return
 		}
 		case 'translate': {
-			if (step.what === 'source') draft('service').details.push(`source becomes ${step.after.source}: ${step.note ?? 'masquerade'}`)
+			if (step.what === 'source') draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
 			return
 		}
 		case 'policy': {
@@ -118,7 +118,9 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			const stage = stageOfDrop(step.disposition)
 			const d = draft(stage)
 			d.result ??= step.how
-			d.text ??= `${step.how === 'reject' ? 'rejected' : 'dropped'}: ${step.disposition}`
+			const fate = `${step.how === 'reject' ? 'rejected' : 'dropped'}: ${step.disposition}`
+			if (d.text === undefined) d.text = fate
+			else if (stage === 'service') d.text = `${d.text}, ${fate}`
 			d.because.push(...step.because.filter((o) => !d.because.includes(o)))
 			d.details.push(...note)
 			return

@@ -24,7 +24,11 @@ export function traceText(report: TraceReport, options: TextOptions): string {
 	lines.push(paint('bold', paint(colour, report.headline)), '')
 	for (const [i, row] of report.stages.entries()) lines.push(...stageText(i + 1, row, options))
 	lines.push(...othersText(report, options))
-	for (const [name, testimony] of [['would', report.would], ['did', report.did]] as const) lines.push(...silence(name, testimony, options))
+	if ('silent' in report.would && 'silent' in report.did && report.would.silent === report.did.silent) {
+		lines.push('', paint('dim', `would, did: ${report.would.silent}`))
+	} else {
+		for (const [name, testimony] of [['would', report.would], ['did', report.did]] as const) lines.push(...silence(name, testimony, options))
+	}
 	for (const finding of report.findings) {
 		lines.push('', `${paint('yellow', finding.code)} ${finding.text}`)
 		for (const origin of finding.because) lines.push(`${indent}${originText(origin)}`)
@@ -37,7 +41,7 @@ function stageText(number: number, row: Row, options: TextOptions): string[] {
 	const main = row.should ?? row.would ?? row.did
 	if (main === undefined) return []
 	const mark = row.agree ? '' : paint('yellow', '  ← they disagree')
-	const unenforced = row.should?.enforced === false ? paint('dim', '  (not enforced yet by this data plane)') : ''
+	const unenforced = isUnenforced(row) ? paint('yellow', '  (not enforced yet by this data plane)') : ''
 	const lines = [`${String(number).padStart(2)} ${paint('bold', row.stage.padEnd(8))} ${main.text}${unenforced}${mark}`]
 	for (const name of ['should', 'would', 'did'] as const) {
 		const point = row[name]
@@ -47,6 +51,11 @@ function stageText(number: number, row: Row, options: TextOptions): string[] {
 		lines.push(...evidence.map((text, i) => `${indent}${i === 0 ? label : ' '.repeat(7)} ${text}`))
 	}
 	return lines
+}
+
+/** A policy speaks and the data plane does not carry it out. Where no policy selects the pod there is nothing to enforce. */
+function isUnenforced({ should }: Row): boolean {
+	return should?.enforced === false && (should.result === 'deny' || should.because.some((o) => 'kind' in o))
 }
 
 function evidenceOf(point: Point, said: boolean, options: TextOptions): string[] {
