@@ -1,11 +1,12 @@
 // The way of an object from a request body to what may be kept: read as its type, defaults, checks of values.
 
-import type { Failure } from '../base/failure.ts'
-import type { StatusCause, UnknownObject } from '../kube/objects/meta.ts'
+import type { UnknownObject } from '../kube/objects/meta.ts'
 import type { JsonObject } from '../kube/schema/json.ts'
+import { applyDefaults } from './defaults/defaults.ts'
 import type { Served } from './registry.ts'
-import { badRequest } from './status.ts'
+import { badRequest, invalid } from './status.ts'
 import { type FieldValidation, readObject } from './validate/fields.ts'
+import { validateObject } from './validate/objects.ts'
 
 export type { FieldValidation }
 
@@ -60,6 +61,17 @@ export function warningHeaders(warnings: readonly string[]): Readonly<Record<str
 	return { warning: values.join(', ') }
 }
 
-export function failOnCauses(causes: readonly StatusCause[], fail: (causes: readonly StatusCause[]) => Failure): void {
-	if (causes.length > 0) throw fail(causes)
+/** The object with the defaults of its kind. */
+export function withDefaults(object: UnknownObject): UnknownObject {
+	return applyDefaults(object as unknown as JsonObject) as unknown as UnknownObject
+}
+
+/** Throws Refusal Invalid with every fault of the object's values; `before`: what it takes the place of. */
+export function checkValues(served: Served, object: UnknownObject, before: UnknownObject | undefined): void {
+	const causes = validateObject(
+		object as unknown as JsonObject,
+		before as unknown as JsonObject | undefined,
+		served.custom ? served.type : undefined,
+	)
+	if (causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', causes)
 }

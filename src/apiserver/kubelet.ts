@@ -40,6 +40,8 @@ export interface LogRequest {
 /** Throws Failure with code NotFound, BadRequest or Unavailable. */
 export interface KubeletApi {
 	exec(request: ExecRequest): Promise<ExecResult>
+	/** Joins the container's main process. Absent: attach is refused. */
+	attach?(request: Omit<ExecRequest, 'command'>): Promise<ExecResult>
 	logs(request: LogRequest): AsyncIterable<Uint8Array>
 	/** A byte stream to a TCP port inside the pod's network namespace. */
 	dial(pod: { readonly namespace: string; readonly pod: string; readonly port: number }): Promise<Duplex>

@@ -7,8 +7,14 @@ import { isObject, type Json, type JsonObject, sameJson } from '../kube/schema/j
 import { entryAnswer, objectAnswer } from './answer.ts'
 import { type Call, keyIn, shownObject } from './api.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
-import { checkMetadata, checkValues, withDefaults } from './check-values.ts'
-import { type FieldValidation, readAs, readFieldValidation, warningHeaders } from './checks.ts'
+import {
+	checkValues,
+	type FieldValidation,
+	readAs,
+	readFieldValidation,
+	warningHeaders,
+	withDefaults,
+} from './checks.ts'
 
 import { finishDeletion, isFinished } from './delete.ts'
 import { updateManagedFields } from './patch/managed-fields.ts'
@@ -98,11 +104,10 @@ async function insert(
 	const name = object.metadata.name ?? ''
 	const key = keyIn(call.namespace, name)
 	object = api.admission.create(kept, object, { dryRun: options.dryRun, user: call.user })
-	checkMetadata(kept, object)
-	checkValues(kept, object, undefined)
 	const before = api.store.current(served.storage, key)
-	if (before !== undefined) throw alreadyExists(served.resource, name)
+	if (name !== '' && before !== undefined) throw alreadyExists(served.resource, name)
 	object = api.admission.allocate(kept, object, undefined)
+	checkValues(kept, object, undefined)
 	if (!applied) object = withManagers(kept, undefined, object, options, undefined, api.now())
 	const headers = warningHeaders(warnings)
 	if (options.dryRun) return objectAnswer(call, 201, served.fromKept?.(object) ?? object, headers)
@@ -218,9 +223,8 @@ export async function replace(
 	else if (call.subresource === 'status') next = prepareStatusUpdate(old, next)
 	else next = prepareUpdate(kept, old, next)
 	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
-	checkMetadata(kept, next, old)
-	checkValues(kept, next, old)
 	next = api.admission.allocate(kept, next, old)
+	checkValues(kept, next, old)
 	if (!extra.applied) next = withManagers(kept, old, next, options, call.subresource, api.now())
 	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
