@@ -20,7 +20,8 @@ import { defaultOrigin, type ObjectKey, type Origin } from './origin.ts'
 import { share } from './share.ts'
 
 export type RecordType = 'A' | 'AAAA' | 'SRV' | 'PTR' | 'CNAME' | 'TXT' | 'NS' | 'SOA'
-export type QuestionType = RecordType | 'ANY'
+/** Types that no name has are asked for, too. */
+export type QuestionType = RecordType | 'ANY' | `TYPE${number}`
 
 export type RecordData =
 	| { readonly type: 'A' | 'AAAA'; readonly address: Ip }
@@ -69,6 +70,15 @@ export interface Zone {
 	readonly silent: Table<string, readonly Origin[]>
 	/** What it was made from, to follow the difference. */
 	readonly from: ZoneSource
+}
+
+/** What `lookup` needs. A zone that came over a wire lacks the rest. */
+export interface ZoneData {
+	readonly domain: string
+	readonly networks: readonly Cidr[]
+	readonly names: Table<string, { readonly records: readonly DnsRecord[] }>
+	readonly silent?: Zone['silent']
+	readonly from?: Pick<ZoneSource, 'addresses' | 'pods'>
 }
 
 interface ZoneSource {
@@ -334,7 +344,7 @@ export interface ZoneAnswer {
 const longestChain = 8
 
 /** What the zone answers. `name` in any case, with or without the final dot. */
-export function lookup(zone: Zone, name: string, type: QuestionType): ZoneAnswer {
+export function lookup(zone: ZoneData, name: string, type: QuestionType): ZoneAnswer {
 	let at = normalName(name)
 	if (!covers(zone, at)) {
 		const because = [defaultOrigin(`"${at}" is outside the cluster domain "${zone.domain}"`)]
@@ -372,7 +382,7 @@ export function lookup(zone: Zone, name: string, type: QuestionType): ZoneAnswer
 }
 
 /** Whether the zone speaks for a (normal) name. */
-export function covers(zone: Pick<Zone, 'domain' | 'networks' | 'names'>, name: string): boolean {
+export function covers(zone: ZoneData, name: string): boolean {
 	if (name === zone.domain || name.endsWith(`.${zone.domain}`)) return true
 	if (!name.endsWith('.arpa')) return false
 	const ip = addressOfReverseName(name)
@@ -392,23 +402,20 @@ function reaches(network: Cidr, name: string): boolean {
 }
 
 /** undefined: there is no such name. */
-function recordsOf(zone: Zone, name: string): readonly DnsRecord[] | undefined {
+function recordsOf(zone: ZoneData, name: string): readonly DnsRecord[] | undefined {
 	const known = zone.names.get(name)
 	if (known !== undefined) return known.records
 	if (name.endsWith('.arpa')) return addressOfReverseName(name) === undefined ? [] : undefined
 	const pod = podAddress(zone, name)
 	if (pod === undefined) return undefined
-	const owner = zone.from.addresses.get(pod.ip)
-	const found = owner?.kind === 'pod' ? zone.from.pods.get(owner.pod) : undefined
+	const owner = zone.from?.addresses.get(pod.ip)
+	const found = owner?.kind === 'pod' ? zone.from?.pods.get(owner.pod) : undefined
 	const rule = defaultOrigin('a name under "pod" spells its address')
 	return [addressRecord(name, pod.ip, found?.namespace === pod.namespace ? [found.origin, rule] : [rule])]
 }
 
 /** `10-244-1-3.default.pod.cluster.local`: any address, in a namespace that exists (specification §2.6). */
-export function podAddress(
-	zone: Pick<Zone, 'domain' | 'names'>,
-	name: string,
-): { readonly ip: Ip; readonly namespace: string } | undefined {
+export function podAddress(zone: ZoneData, name: string): { readonly ip: Ip; readonly namespace: string } | undefined {
 	const suffix = `.pod.${zone.domain}`
 	if (!name.endsWith(suffix)) return undefined
 	const [label = '', namespace = '', ...more] = name.slice(0, -suffix.length).split('.')
@@ -419,13 +426,13 @@ export function podAddress(
 	return ip === undefined ? undefined : { ip, namespace }
 }
 
-function absence(zone: Zone, name: string): readonly Origin[] {
-	const silent = zone.silent.get(name)
+function absence(zone: ZoneData, name: string): readonly Origin[] {
+	const silent = zone.silent?.get(name)
 	if (silent !== undefined) return silent
 	const labels = name.split('.')
 	for (let i = 1; i < labels.length; i++) {
 		const parent = labels.slice(i).join('.')
-		const why = zone.silent.get(parent)
+		const why = zone.silent?.get(parent)
 		if (why !== undefined) return why
 		if (zone.names.has(parent)) return [defaultOrigin(`no name "${labels[i - 1]}" under "${parent}"`)]
 	}
