@@ -224,7 +224,8 @@ export async function replace(
 	else next = prepareUpdate(kept, old, next)
 	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
 	next = api.admission.allocate(kept, next, old)
-	checkValues(kept, next, old)
+	// A subresource with a way of its own changes what an update of the object may not.
+	checkValues(kept, next, extra.prepare === undefined ? old : undefined)
 	if (!extra.applied) next = withManagers(kept, old, next, options, call.subresource, api.now())
 	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
