@@ -177,7 +177,7 @@ class Writer {
 		for (const label of labels) octets += label.length + 1
 		if (octets > 255) throw new RangeError(`The name ${JSON.stringify(name)} has more than 255 octets`)
 		for (const [i, label] of labels.entries()) {
-			const suffix = labels.slice(i).map(latin1).join('\0').toLowerCase()
+			const suffix = labels.slice(i).map(comparable).join('')
 			const known = this.#names.get(suffix)
 			if (known !== undefined && compress) {
 				this.uint16(0xc000 | known)
@@ -254,8 +254,11 @@ class Writer {
 	}
 }
 
-function latin1(bytes: Uint8Array): string {
-	return String.fromCharCode(...bytes)
+/** A label with its length, A to Z in lower case; other octets differ as they are (RFC 4343). */
+function comparable(label: Uint8Array): string {
+	let text = String.fromCharCode(label.length)
+	for (const octet of label) text += String.fromCharCode(octet >= 65 && octet <= 90 ? octet + 32 : octet)
+	return text
 }
 
 /** The labels of a name in text form. Throws RangeError for labels that are empty or longer than 63 octets. */
