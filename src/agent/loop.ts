@@ -40,6 +40,8 @@ export class NodeFailure extends Error {
 export interface AgentEvents {
 	/** A node's program could not be applied; it is tried again. */
 	failed?(node: NodeName, error: unknown): void
+	/** The model is in force on every healthy node. */
+	applied?(model: NetworkModel): void
 	/** After `failed`: the node is as it should be. */
 	recovered?(node: NodeName): void
 	/** Somebody else had changed the node's kernel; it is as it should be again. */
@@ -129,6 +131,7 @@ export function createAgentLoop(options: {
 		}
 		const results = await Promise.all([...nodes.values()].map((node) => bring(node, model, covered)))
 		applied = model
+		events.applied?.(model)
 		for (const check of [...watchers]) check()
 		const retries = results.filter((r) => r !== undefined)
 		return retries.length === 0 ? undefined : Math.min(...retries)

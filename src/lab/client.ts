@@ -4,6 +4,7 @@ import { request as httpRequest } from 'node:http'
 import type { NodeAgentApi, ProbeResult } from '../agent/protocol.ts'
 import { Failure } from '../base/failure.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
+import type { OwnContext } from '../kube/kubeconfig.ts'
 import type { Transport } from '../kube/transport.ts'
 import { fromJson } from '../linux/nft/program.ts'
 import type { Sources } from './control.ts'
@@ -19,6 +20,8 @@ export interface LabClient {
 	/** The Kubernetes API as the cluster's administrator. */
 	readonly transport: Transport
 	readonly agent: NodeAgentApi
+	/** What a kubeconfig needs to reach the cluster as administrator. */
+	context(): Promise<OwnContext>
 	putSources(sources: Sources): Promise<void>
 	getSources(): Promise<Sources>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
@@ -98,6 +101,7 @@ export function controlClient(name: string, socketPath: string): LabClient {
 			},
 			probe: async (request) => (await call('POST', '/probe', request)) as ProbeResult,
 		},
+		context: async () => (await call('GET', '/context')) as OwnContext,
 		async putSources(sources) {
 			await call('PUT', '/sources', sources)
 		},

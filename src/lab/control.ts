@@ -4,12 +4,13 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { NodeAgentApi, ProbeRequest } from '../agent/protocol.ts'
+import { answerRequest, answerUpgrade } from '../apiserver/listen.ts'
+import { type ApiServer, admin } from '../apiserver/server.ts'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { linksToJson } from '../dataplane/links/program.ts'
-import type { Transport } from '../kube/transport.ts'
+import type { OwnContext } from '../kube/kubeconfig.ts'
 import { toJson } from '../linux/nft/program.ts'
 import type { ObjectSource } from '../model/state.ts'
-import { serveByTransport } from './http.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
 export type Sources = Readonly<Record<string, ObjectSource>>
@@ -23,11 +24,16 @@ export interface ControlHandlers {
 	putSources(sources: Sources): void
 	/** undefined on paper, and while starting. */
 	readonly agent: NodeAgentApi | undefined
-	/** The API as administrator; undefined while starting. */
-	readonly transport: Transport | undefined
+	/** Served below /kube as administrator, upgrades too; undefined while starting. */
+	readonly api: ApiServer | undefined
+	/** What a kubeconfig needs; undefined while starting. */
+	readonly context: OwnContext | undefined
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
 	stop(): Promise<void>
 }
+
+/** Whoever may open the socket is the cluster's administrator. */
+const asAdmin = { identify: () => admin, prefix: '/kube' }
 
 /** Largest body of a request to the control socket itself: the sources of a large application. */
 const bodyLimit = 256 * 1024 * 1024
@@ -43,6 +49,10 @@ export function listenControl(path: string, handlers: ControlHandlers): Promise<
 					error: { code, message: messageOf(e) },
 				})
 		})
+	})
+	server.on('upgrade', (message, socket, head) => {
+		if (handlers.api === undefined) socket.destroy()
+		else answerUpgrade(handlers.api, message, socket, head, asAdmin)
 	})
 	return new Promise((resolve, reject) => {
 		server.once('error', reject)
@@ -60,8 +70,8 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 	const path = url.split('?', 1)[0] as string
 	const route = `${message.method} ${path}`
 	if (url.startsWith('/kube/')) {
-		if (handlers.transport === undefined) return unavailable(response, 'the API server is starting')
-		await serveByTransport(handlers.transport, url.slice('/kube'.length), message, response)
+		if (handlers.api === undefined) return unavailable(response, 'the API server is not running')
+		await answerRequest(handlers.api, message, response, asAdmin)
 		return
 	}
 	switch (route) {
@@ -75,6 +85,9 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			response.end()
 			return
 		}
+		case 'GET /context':
+			if (handlers.context === undefined) return unavailable(response, 'the API server is not running')
+			return sendJson(response, 200, handlers.context)
 		case 'GET /sources':
 			return sendJson(response, 200, handlers.getSources())
 		case 'PUT /sources':

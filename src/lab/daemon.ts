@@ -1,7 +1,7 @@
 // The lab's one background process: API server, controllers, node agents, kubelets, control socket. It owns nothing
 // in the host's network: the API's listening socket was handed to it, everything else lives in namespaces of its own.
 
-import { rmSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { join } from 'node:path'
 import { openAttachments } from '../agent/attachments.ts'
@@ -9,8 +9,11 @@ import type { NodePlanes } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
-import { Failure, messageOf } from '../base/failure.ts'
-import { apiPort, nodeInterface, nodeIp, podCidr, serviceCidr, underlayIp } from './addresses.ts'
+import { messageOf } from '../base/failure.ts'
+import type { DnsProgram } from '../dataplane/dns/program.ts'
+import type { NetworkModel } from '../model/network.ts'
+import { nodeInterface, nodeIp, podCidr, serviceCidr } from './addresses.ts'
+import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
 import { listenControl } from './control.ts'
 import type { DaemonOptions } from './daemon-options.ts'
@@ -18,6 +21,7 @@ import { createLabEvents } from './events.ts'
 import { createKubeletApi, paperKubeletApi } from './kubelet/exec.ts'
 import { labNodes } from './kubelet/nodes.ts'
 import { createPaperRuntime, createRuntime, type PodRuntime } from './kubelet/runtime.ts'
+import type { LabPaths } from './paths.ts'
 import { identifyProcess } from './process-identity.ts'
 import { bootId, writeRecord } from './record.ts'
 import { readSources, writeSources } from './sources.ts'
@@ -40,7 +44,7 @@ export async function runDaemon(
 	let whyPaper = options.whyPaper
 	let cluster: Cluster | undefined
 	let agent: NodeAgentApi | undefined
-	let api: Awaited<ReturnType<typeof startApi>> | undefined
+	let api: LabApi | undefined
 	let sources = readSources(paths.sources)
 	const stopped = Promise.withResolvers<void>()
 	let stopping: Promise<void> | undefined
@@ -67,8 +71,11 @@ export async function runDaemon(
 		get agent() {
 			return agent
 		},
-		get transport() {
-			return events.phase === 'stopping' ? undefined : api?.server.transport
+		get api() {
+			return api?.server
+		},
+		get context() {
+			return api?.context
 		},
 		stop: () => stop(),
 	})
@@ -113,8 +120,7 @@ export async function runDaemon(
 			}),
 			podCidrs: [podCidr],
 			serviceCidrs: [serviceCidr],
-			...(api?.port === undefined ? {} : { api: `https://127.0.0.1:${api.port}` }),
-			...(api?.kubeconfig === undefined ? {} : { kubeconfig: api.kubeconfig }),
+			...(api === undefined ? {} : { api: `https://127.0.0.1:${api.port}` }),
 			pods: {
 				ready: pods.filter((pod) => pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))
 					.length,
@@ -137,11 +143,13 @@ export async function runDaemon(
 			logs: (request) => kubeletApi.logs(request),
 			dial: (pod) => kubeletApi.dial(pod),
 		}
-		const opening = startApi(options, lateKubelet, handOver.apiFd, onFailure)
+		const opening = import('./api.ts').then(({ startApi }) =>
+			startApi({ paths, clock, kubelet: lateKubelet, fd: handOver.apiFd, onFault: (e) => onFailure('API server', e) }),
+		)
 		opening.catch(() => {})
 		if (dataplane === 'kernel') {
 			try {
-				kernel = await startKernel(options, nodes, clock)
+				kernel = await startKernel(options, nodes, onFailure, () => record(kernel?.runtime.client.pid))
 			} catch (e) {
 				if (options.forced) throw e
 				dataplane = 'paper'
@@ -150,7 +158,7 @@ export async function runDaemon(
 			}
 		}
 		api = await opening
-		if (kernel !== undefined) api.listenOnUnderlay(kernel.underlay.netns)
+		await kernel?.listen(api)
 		record(kernel?.runtime.client.pid)
 		const runtime: PodRuntime = kernel?.runtime ?? createPaperRuntime(clock)
 		cluster = await startCluster({
@@ -160,7 +168,7 @@ export async function runDaemon(
 			runtime,
 			attachments: openAttachments(paths.attachments),
 			config: options.config,
-			...(api.caCertificate === undefined ? {} : { caCertificate: api.caCertificate }),
+			caCertificate: api.caCertificate,
 			...(kernel === undefined ? {} : { planes: kernel.planes }),
 			agentEvents: {
 				failed(node, e) {
@@ -171,10 +179,11 @@ export async function runDaemon(
 					events.warning(
 						`node "${node}": somebody else had changed ${planes.join(' and ')}; it is as it should be again`,
 					),
+				applied: (model) => kernel?.applied(model),
 				recovered: (node) => void trouble.delete(`node ${node}`),
 			},
 			netnsOfNode: (node) => join(paths.namespaces, node),
-			netnsOfPod: (uid) => join(paths.namespaces, `pod-${uid}`),
+			netnsOfPod: (uid) => podNetnsOf(paths, uid),
 			podFolder: kernel === undefined ? undefined : paths.pods,
 			events: true,
 			onFailure,
@@ -182,7 +191,6 @@ export async function runDaemon(
 		cluster.view.setSources(sources)
 		if (kernel !== undefined) {
 			kubeletApi = createKubeletApi({ kubelet: cluster.kubelet, runtime, lab: paths.runtime })
-			kernel.follow(cluster)
 			agent = await createAgentApi(cluster, kernel)
 		}
 		events.setPhase('running')
@@ -198,7 +206,7 @@ export async function runDaemon(
 			events.setPhase('stopping')
 			await cluster?.stop()
 			await kernel?.remove()
-			api?.close()
+			await api?.close()
 			rmSync(paths.pods, { recursive: true, force: true })
 			events.end()
 			setImmediate(() => {
@@ -216,8 +224,10 @@ interface Kernel {
 	readonly underlay: Underlay
 	readonly planes: ReadonlyMap<string, NodePlanes>
 	readonly runtime: Awaited<ReturnType<typeof createRuntime>>
-	/** Keeps the underlay's routes and the DNS servers' records current. */
-	follow(cluster: Cluster): void
+	podNetns(uid: string): string
+	listen(api: LabApi): Promise<void>
+	/** Brings the underlay's routes and the DNS servers' names to a model that is in force. */
+	applied(model: NetworkModel): void
 	/** Ends the workloads and unbinds every namespace. */
 	remove(): Promise<void>
 }
@@ -226,15 +236,17 @@ interface Kernel {
 async function startKernel(
 	options: DaemonOptions,
 	nodes: readonly { readonly name: string; readonly number: number; readonly ip: string }[],
-	clock: typeof systemClock,
+	onFailure: (what: string, e: unknown) => void,
+	replaced: () => void,
 ): Promise<Kernel> {
 	const { paths } = options
-	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }] =
+	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }, dns] =
 		await Promise.all([
 			import('./workloads/client.ts'),
 			import('./underlay.ts'),
 			import('../agent/planes.ts'),
 			import('../linux/netns.ts'),
+			import('../dataplane/dns/program.ts'),
 		])
 	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
 	connecting.catch(() => {})
@@ -242,82 +254,100 @@ async function startKernel(
 	const planes = new Map(
 		nodes.map((node) => [
 			node.name,
-			createNodePlanes({ node: node.name, netns: underlay.netnsOf(node.name), uplink: nodeInterface, clock }),
+			createNodePlanes({
+				node: node.name,
+				netns: underlay.netnsOf(node.name),
+				uplink: nodeInterface,
+				clock: systemClock,
+			}),
 		]),
 	)
 	const runtime = await createRuntime(
 		await connecting,
 		() => startWorkloads(paths),
-		(e) => process.stderr.write(`${messageOf(e)}\n`),
+		(e) => onFailure('workloads', e),
 	)
+	/** What the DNS servers of the present workloads process were last told. */
+	let told: DnsProgram | undefined
+	let wanted: DnsProgram | undefined
+	runtime.onChange((uid) => {
+		if (uid !== undefined) return
+		replaced()
+		told = undefined
+		tellDns()
+	})
+
+	function tellDns(): void {
+		if (wanted === undefined) return
+		const changes = dns.diffDns(told, wanted)
+		if (changes.length === 0) return
+		told = wanted
+		runtime.client.call('dns', changes).catch((e) => {
+			told = undefined
+			onFailure('DNS', e)
+		})
+	}
 	return {
 		underlay,
 		planes,
 		runtime,
-		follow(cluster) {
-			const route = () => {
-				for (const node of cluster.view.model.nodes.values()) {
-					const ip = node.addresses[0]
-					for (const cidr of ip === undefined ? [] : node.podCidrs) underlay.route(cidr, ip as never)
-				}
+		podNetns: (uid) => podNetnsOf(paths, uid),
+		listen: (api) => api.listenInside(underlay.netns),
+		applied(model) {
+			for (const node of model.nodes.values()) {
+				const ip = node.addresses[0]
+				if (ip !== undefined) for (const cidr of node.podCidrs) underlay.route(cidr, ip)
 			}
-			cluster.view.informer('nodes').onChange(route)
-			route()
+			wanted = dns.compileDns(model, wanted)
+			if (wanted !== told) tellDns()
 		},
 		async remove() {
 			runtime.stopWatching()
 			await runtime.client.call('exit', null).catch(() => {})
-			runtime.client.close()
+			await runtime.client.closed
 			underlay.close()
-			const { readdirSync } = await import('node:fs')
 			for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
 		},
 	}
 }
 
-async function createAgentApi(cluster: Cluster, kernel: Kernel): Promise<NodeAgentApi> {
-	const { loop } = cluster
-	if (loop === undefined) throw new Error('no agents on paper')
-	return {
-		read: (node) => loop.read(node),
-		async probe() {
-			throw new Failure('Unavailable', `no probe yet in ${kernel.underlay.netns}`)
-		},
-	}
+/** A path that fits any pod: its name may be longer than a file's. */
+function podNetnsOf(paths: LabPaths, uid: string): string {
+	return join(paths.namespaces, `pod-${uid}`)
 }
 
-async function startApi(
-	options: DaemonOptions,
-	kubelet: KubeletApi,
-	apiFd: number,
-	onFailure: (what: string, e: unknown) => void,
-) {
-	const [{ createApiServer }, { createStore }, { openJournal }] = await Promise.all([
-		import('../apiserver/server.ts'),
-		import('../apiserver/store.ts'),
-		import('../apiserver/journal.ts'),
-	])
-	const journal = await openJournal(options.paths.store)
-	const store = createStore({ journal })
-	const server = await createApiServer({
-		store,
-		clock: systemClock,
-		serviceCidrs: [serviceCidr],
-		advertise: { ip: underlayIp(), port: apiPort },
-		kubelet,
-		onFault: (e) => onFailure('API server', e),
+/** Reads programs back and makes probes, for those who explain. */
+async function createAgentApi(cluster: Cluster, kernel: Kernel): Promise<NodeAgentApi> {
+	const { loop, view } = cluster
+	if (loop === undefined) throw new Error('there are no agents on paper')
+	const { createProber } = await import('../agent/probe.ts')
+	const { parseOrigin } = await import('../dataplane/nftables/origin.ts')
+	const prober = createProber({
+		pod(key) {
+			const pod = view.model.pods.get(key)
+			if (pod?.node === undefined || pod.ips.length === 0) return undefined
+			const namespace = pod.hostNetwork ? kernel.underlay.netnsOf(pod.node) : kernel.podNetns(pod.uid)
+			return { namespace, ips: pod.ips, node: pod.node }
+		},
+		node(name) {
+			const node = view.model.nodes.get(name)
+			return node === undefined
+				? undefined
+				: { namespace: kernel.underlay.netnsOf(name), ips: node.addresses, node: name }
+		},
+		*targets(to, port, protocol) {
+			const owner = view.model.addresses.get(to)
+			if (owner?.kind === 'pod') yield owner.pod
+			if (owner?.kind !== 'service') return
+			for (const service of view.model.services.get(owner.service)?.ports ?? []) {
+				if (service.port !== port || service.protocol !== protocol) continue
+				for (const endpoint of service.endpoints) if (endpoint.pod !== undefined) yield endpoint.pod
+			}
+		},
+		because: (hit) =>
+			[hit.comment, ...hit.found.map((f) => f.element.comment)].flatMap((comment) =>
+				comment === undefined ? [] : (parseOrigin(comment) ?? []),
+			),
 	})
-	return {
-		server,
-		port: undefined as number | undefined,
-		kubeconfig: undefined as string | undefined,
-		caCertificate: undefined as string | undefined,
-		listenOnUnderlay(_netns: string) {
-			void apiFd
-		},
-		close() {
-			server.close()
-			store.close()
-		},
-	}
+	return { read: (node) => loop.read(node), probe: (request) => prober.probe(request) }
 }

@@ -1,7 +1,17 @@
 // Labs from outside: start one, find one, list them, remove one with every trace, also after a crash.
 
 import { spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+	closeSync,
+	existsSync,
+	mkdirSync,
+	openSync,
+	readdirSync,
+	readFileSync,
+	rmdirSync,
+	rmSync,
+	writeSync,
+} from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, extname, join } from 'node:path'
 import { Failure, isFailure, messageOf } from '../base/failure.ts'
@@ -287,6 +297,16 @@ export async function stopLab(
 		return true
 	} finally {
 		unlock()
+		for (const root of [dirname(paths.runtime), dirname(paths.state)]) removeIfEmpty(root)
+	}
+}
+
+/** The folder of all labs goes with the last one. */
+function removeIfEmpty(path: string): void {
+	try {
+		rmdirSync(path)
+	} catch {
+		// Another lab is in it, or it is gone.
 	}
 }
 

@@ -17,8 +17,6 @@ export interface LabStatus {
 	readonly serviceCidrs: readonly string[]
 	/** `https://127.0.0.1:40123`, once it answers. */
 	readonly api?: string
-	/** A kubeconfig of the cluster's administrator, mode 0600, once the API answers. */
-	readonly kubeconfig?: string
 	readonly pods: { readonly ready: number; readonly total: number }
 	/** RFC 3339. */
 	readonly startedAt: string

@@ -16,7 +16,7 @@ export interface PodRuntime {
 	onChange(listener: (uid: string | undefined) => void): void
 }
 
-/** `restart` makes a new workloads process when the old one has died. */
+/** `restart` makes a new workloads process when the old one has died; `onFailure` hears that it did, and why it cannot. */
 export async function createRuntime(
 	first: WorkloadsClient,
 	restart: () => Promise<WorkloadsClient>,
@@ -40,6 +40,7 @@ export async function createRuntime(
 			tell(status.uid)
 		})
 		void next.closed.then(async () => {
+			if (watching) onFailure(new Failure('Unavailable', 'the workloads process ended; starting it again'))
 			while (watching) {
 				try {
 					await follow(await restart())

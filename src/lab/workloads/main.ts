@@ -5,6 +5,7 @@ import { writeSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { systemClock } from '../../base/clock.ts'
 import { Failure } from '../../base/failure.ts'
+import type { DnsChange } from '../../dataplane/dns/program.ts'
 import type { LabPaths } from '../paths.ts'
 import { createDnsServers } from './dns.ts'
 import { createWorkloadPods } from './pods.ts'
@@ -41,7 +42,8 @@ function call(name: string, argument: unknown): unknown {
 			return pods.stop(uid, grace)
 		}
 		case 'dns':
-			return dns.update(argument)
+			dns.update(argument as readonly DnsChange[])
+			return null
 		case 'exit':
 			setImmediate(() => process.exit(0))
 			return null

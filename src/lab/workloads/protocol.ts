@@ -3,6 +3,7 @@
 // outlives the daemon, so everything it needs is in the calls.
 
 import type { Ip } from '../../base/ip.ts'
+import type { DnsChange } from '../../dataplane/dns/program.ts'
 
 /** One pod as the workloads process runs it. Sending it again changes what differs and leaves the rest running. */
 export interface WorkloadPod {
@@ -112,8 +113,8 @@ export interface WorkloadCalls {
 	readonly setPod: { argument: WorkloadPod; answer: WorkloadPodStatus }
 	/** Stops accepting at once, lets requests under way finish, and after `grace` milliseconds cuts. Absent: nothing to do. */
 	readonly stopPod: { argument: { readonly uid: string; readonly grace: number }; answer: null }
-	/** What the DNS servers answer from: JSON lines of dns/… as the daemon sends them. */
-	readonly dns: { argument: unknown; answer: null }
+	/** Changes to what the DNS servers answer from. */
+	readonly dns: { argument: readonly DnsChange[]; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */
 	readonly exit: { argument: null; answer: null }
 }

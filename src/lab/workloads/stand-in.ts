@@ -10,23 +10,9 @@ import {
 	type ServerResponse,
 } from 'node:http'
 import { createServer, type Server, type Socket } from 'node:net'
-import { familyOf } from '../../base/ip.ts'
-import { inNetnsAt } from '../../linux/netns.ts'
-import {
-	AF_INET,
-	AF_INET6,
-	bind,
-	close,
-	inetAddress,
-	SO_REUSEADDR,
-	SOCK_DGRAM,
-	SOCK_STREAM,
-	SOL_SOCKET,
-	setsockopt,
-	socket,
-} from '../../linux/syscalls.ts'
 import type { ContainerLog } from './log.ts'
 import type { Listener, StandInContainer, WorkloadPod } from './protocol.ts'
+import { bindInPod } from './sockets.ts'
 
 export interface StandIn {
 	/** Opens what is new and closes what is gone; what stays is not touched. Throws Failure (EADDRINUSE, …). */
@@ -63,22 +49,6 @@ function sniff(bytes: Buffer): Sniffed {
 	const text = bytes.toString('latin1', 0, 8)
 	if (httpMethods.some((m) => text.startsWith(m))) return 'http'
 	return httpMethods.some((m) => m.startsWith(text)) ? 'undecided' : 'raw'
-}
-
-/** Makes a bound socket inside the namespace. The address is the wildcard of the pod's families. */
-function boundSocket(pod: WorkloadPod, listener: Listener): number {
-	const six = pod.ips.some((ip) => familyOf(ip) === 6)
-	return inNetnsAt(pod.netns, () => {
-		const fd = socket(six ? AF_INET6 : AF_INET, listener.protocol === 'TCP' ? SOCK_STREAM : SOCK_DGRAM, 0)
-		try {
-			if (listener.protocol === 'TCP') setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
-			bind(fd, inetAddress(new Uint8Array(six ? 16 : 4), listener.port))
-			return fd
-		} catch (e) {
-			close(fd)
-			throw e
-		}
-	})
 }
 
 export function openStandIn(
@@ -161,7 +131,7 @@ export function openStandIn(
 	}
 
 	function openTcp(listener: Listener): { close(): void } {
-		const fd = boundSocket(pod, listener)
+		const { fd } = bindInPod(pod, listener)
 		const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, accept)
 		server.on('error', (e) => log.write('stderr', `TCP ${listener.port}: ${e.message}`))
 		server.listen({ fd })
@@ -169,9 +139,8 @@ export function openStandIn(
 	}
 
 	function openUdp(listener: Listener): { close(): void } {
-		const fd = boundSocket(pod, listener)
-		const six = pod.ips.some((ip) => familyOf(ip) === 6)
-		const udp: UdpSocket = createSocket(six ? 'udp6' : 'udp4')
+		const { fd, family } = bindInPod(pod, listener)
+		const udp: UdpSocket = createSocket(family === 6 ? 'udp6' : 'udp4')
 		udp.on('error', (e) => log.write('stderr', `UDP ${listener.port}: ${e.message}`))
 		udp.on('message', (payload, from) => {
 			const client = `${plain(from.address)}:${from.port}`
