@@ -35,7 +35,8 @@ export function sortItems(
 	const ignored: Ignored[] = []
 	for (const { object, source } of objects) {
 		const resource = findResource({ apiVersion: object.apiVersion, kind: object.kind })
-		if (resource === undefined || !resource.stored) ignored.push({ apiVersion: object.apiVersion, kind: object.kind, source })
+		if (resource === undefined || !resource.stored)
+			ignored.push({ apiVersion: object.apiVersion, kind: object.kind, source })
 		else items.push({ object: inNamespace(object, resource, namespace), source, resource })
 	}
 	return { items: items.sort((a, b) => rank(a) - rank(b)), ignored }
@@ -48,7 +49,15 @@ function inNamespace(object: KubeObject, resource: Resource, namespace: string):
 
 /** What others need comes first; workloads last, so that Services are there when pods start. */
 function rank({ object }: Item): number {
-	const order = ['Namespace', 'CustomResourceDefinition', 'ServiceAccount', 'ConfigMap', 'Secret', 'NetworkPolicy', 'Service']
+	const order = [
+		'Namespace',
+		'CustomResourceDefinition',
+		'ServiceAccount',
+		'ConfigMap',
+		'Secret',
+		'NetworkPolicy',
+		'Service',
+	]
 	const at = order.indexOf(object.kind)
 	return at < 0 ? order.length : at
 }
@@ -127,12 +136,18 @@ export function explainRefusal(item: Item, error: unknown): readonly string[] {
 	const status = isFailure(error) ? (error.details.status as Status | undefined) : undefined
 	const causes = status?.details?.causes ?? []
 	if (causes.length > 0) {
-		return causes.map((c) => `${where(c.field ?? '')}: ${name}: ${c.field === undefined ? '' : `${c.field}: `}${c.message ?? c.reason ?? ''}`)
+		return causes.map(
+			(c) =>
+				`${where(c.field ?? '')}: ${name}: ${c.field === undefined ? '' : `${c.field}: `}${c.message ?? c.reason ?? ''}`,
+		)
 	}
 	const text = status?.message ?? messageOf(error)
 	const unknown = [...text.matchAll(/(?:unknown|duplicate) field "([^"]+)"/g)].map((m) => m[1] ?? '')
 	if (unknown.length > 0) {
-		return unknown.map((field) => `${where(field)}: ${name}: unknown field ${JSON.stringify(field)}; kubectl explain ${item.resource.plural} lists the known ones`)
+		return unknown.map(
+			(field) =>
+				`${where(field)}: ${name}: unknown field ${JSON.stringify(field)}; kubectl explain ${item.resource.plural} lists the known ones`,
+		)
 	}
 	return [`${where('')}: ${name}: ${text}`]
 }

@@ -6,9 +6,9 @@ import { arch, release } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { messageOf } from '../base/failure.ts'
-import { cidrAddress, cidrContains, cidrLength, type Cidr, tryParseCidr } from '../base/ip.ts'
+import { type Cidr, cidrAddress, cidrContains, cidrLength, tryParseCidr } from '../base/ip.ts'
 import { exit } from './exit.ts'
-import { type CommonOptions } from './options.ts'
+import type { CommonOptions } from './options.ts'
 import { outputFormat, paint, printDocument, type Style, styleFor } from './output.ts'
 
 export interface Check {
@@ -52,7 +52,12 @@ export async function doctor(options: CommonOptions): Promise<number> {
 }
 
 function lineOf(check: Check, style: Style): string {
-	const mark = { ok: paint(style, 'green', 'ok  '), info: paint(style, 'blue', 'info'), warn: paint(style, 'yellow', 'warn'), fail: paint(style, 'red', 'FAIL') }[check.status]
+	const mark = {
+		ok: paint(style, 'green', 'ok  '),
+		info: paint(style, 'blue', 'info'),
+		warn: paint(style, 'yellow', 'warn'),
+		fail: paint(style, 'red', 'FAIL'),
+	}[check.status]
 	const fix = check.fix === undefined ? '' : `\n${' '.repeat(26)}fix: ${check.fix}`
 	return `${mark}  ${check.name.padEnd(20)}${check.text}${fix}`
 }
@@ -196,7 +201,11 @@ function subnets(): Check[] {
 	return [
 		clashes.length === 0
 			? { name: 'subnets', status: 'ok', text: 'no host route overlaps 10.244.0.0/16, 10.96.0.0/16, 172.18.0.0/16' }
-			: { name: 'subnets', status: 'info', text: `${clashes.join('; ')}: harmless, a lab routes in namespaces of its own` },
+			: {
+					name: 'subnets',
+					status: 'info',
+					text: `${clashes.join('; ')}: harmless, a lab routes in namespaces of its own`,
+				},
 	]
 }
 
@@ -206,7 +215,13 @@ async function leftovers(): Promise<Check[]> {
 		const labs = await listLabs()
 		const dead = labs.filter((lab) => lab.phase === 'crashed')
 		if (dead.length === 0) {
-			return [{ name: 'leftovers', status: 'ok', text: labs.length === 0 ? 'none' : `none; running: ${labs.map((l) => l.name).join(', ')}` }]
+			return [
+				{
+					name: 'leftovers',
+					status: 'ok',
+					text: labs.length === 0 ? 'none' : `none; running: ${labs.map((l) => l.name).join(', ')}`,
+				},
+			]
 		}
 		return dead.map((lab) => ({
 			name: 'leftovers',

@@ -28,7 +28,8 @@ export async function down(options: DownOptions): Promise<number> {
 		await forgetContext(name)
 	}
 	progress.done()
-	if (format === 'json' || format === 'yaml') printDocument(format, { apiVersion: 'podwire.dev/v1alpha1', kind: 'Down', removed })
+	if (format === 'json' || format === 'yaml')
+		printDocument(format, { apiVersion: 'podwire.dev/v1alpha1', kind: 'Down', removed })
 	else if (options.quiet !== true) {
 		process.stderr.write(removed.length === 0 ? 'nothing to remove\n' : `removed ${removed.join(', ')}\n`)
 	}
@@ -41,7 +42,11 @@ async function nameOf(option: string | undefined): Promise<string> {
 	if (given !== undefined) return given
 	const labs = await listLabs()
 	if (labs.length > 1) {
-		throw new CommandError(exit.usage, `There are several labs: ${labs.map((l) => l.name).join(', ')}`, 'choose one with --name, or --all')
+		throw new CommandError(
+			exit.usage,
+			`There are several labs: ${labs.map((l) => l.name).join(', ')}`,
+			'choose one with --name, or --all',
+		)
 	}
 	return labs[0]?.name ?? defaultName
 }

@@ -32,18 +32,27 @@ export async function findLab(option: string | undefined): Promise<LabStatus> {
 	const running = labs.filter((l) => l.phase === 'running' || l.phase === 'starting')
 	if (name !== undefined) {
 		const lab = labs.find((l) => l.name === name)
-		if (lab === undefined) throw new CommandError(exit.usage, `There is no lab ${JSON.stringify(name)}`, startHint(running, name))
+		if (lab === undefined)
+			throw new CommandError(exit.usage, `There is no lab ${JSON.stringify(name)}`, startHint(running, name))
 		if (lab.phase === 'crashed') throw crashed(lab)
 		return lab
 	}
 	const only = running[0]
 	if (only !== undefined && running.length === 1) return only
 	if (running.length > 1) {
-		throw new CommandError(exit.usage, `Several labs run: ${running.map((l) => l.name).join(', ')}`, 'choose one with --name')
+		throw new CommandError(
+			exit.usage,
+			`Several labs run: ${running.map((l) => l.name).join(', ')}`,
+			'choose one with --name',
+		)
 	}
 	const left = labs[0]
 	if (left !== undefined) throw crashed(left)
-	throw new CommandError(exit.usage, 'No lab runs', 'podwire up starts one; or give manifests with -f, or a cluster with --context')
+	throw new CommandError(
+		exit.usage,
+		'No lab runs',
+		'podwire up starts one; or give manifests with -f, or a cluster with --context',
+	)
 }
 
 function crashed(lab: LabStatus): CommandError {
@@ -55,5 +64,7 @@ function crashed(lab: LabStatus): CommandError {
 }
 
 function startHint(running: readonly LabStatus[], name: string): string {
-	return running.length === 0 ? `podwire up --name ${name} starts it` : `running: ${running.map((l) => l.name).join(', ')}`
+	return running.length === 0
+		? `podwire up --name ${name} starts it`
+		: `running: ${running.map((l) => l.name).join(', ')}`
 }

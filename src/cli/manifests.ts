@@ -23,7 +23,8 @@ export async function loadManifests(paths: readonly string[], namespace: string)
 			namespace,
 		)
 	} catch (e) {
-		if (isFailure(e)) throw new CommandError(exit.usage, `Cannot use the manifests:\n  ${e.message.replaceAll('\n', '\n  ')}`)
+		if (isFailure(e))
+			throw new CommandError(exit.usage, `Cannot use the manifests:\n  ${e.message.replaceAll('\n', '\n  ')}`)
 		throw e
 	}
 }
@@ -32,12 +33,14 @@ export async function loadManifests(paths: readonly string[], namespace: string)
 const stdinLimit = 64 * 1024 * 1024
 
 async function readStdin(): Promise<string> {
-	if (process.stdin.isTTY === true) throw new CommandError(exit.usage, 'Cannot read manifests from -: standard input is a terminal')
+	if (process.stdin.isTTY === true)
+		throw new CommandError(exit.usage, 'Cannot read manifests from -: standard input is a terminal')
 	const chunks: Buffer[] = []
 	let size = 0
 	for await (const chunk of process.stdin) {
 		size += (chunk as Buffer).length
-		if (size > stdinLimit) throw new CommandError(exit.usage, `Cannot read manifests from -: more than ${stdinLimit >> 20} MiB`)
+		if (size > stdinLimit)
+			throw new CommandError(exit.usage, `Cannot read manifests from -: more than ${stdinLimit >> 20} MiB`)
 		chunks.push(chunk as Buffer)
 	}
 	return Buffer.concat(chunks).toString('utf8')

@@ -24,14 +24,22 @@ export function readDuration(text: string | undefined, fallback: number): number
 	const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)
 	const value = Number(match?.[1])
 	if (match === null || !Number.isFinite(value)) {
-		throw new CommandError(exit.usage, `Cannot read the duration ${JSON.stringify(text)}`, 'write it as 500ms, 30s, 2m or 1h')
+		throw new CommandError(
+			exit.usage,
+			`Cannot read the duration ${JSON.stringify(text)}`,
+			'write it as 500ms, 30s, 2m or 1h',
+		)
 	}
 	const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? 's'] ?? 1000
 	return value * unit
 }
 
 /** A whole number within bounds. */
-export function readCount(flag: string, text: string | undefined, bounds: { min: number; max: number; fallback: number }): number {
+export function readCount(
+	flag: string,
+	text: string | undefined,
+	bounds: { min: number; max: number; fallback: number },
+): number {
 	if (text === undefined) return bounds.fallback
 	const value = Number(text)
 	if (!/^\d+$/.test(text) || value < bounds.min || value > bounds.max) {

@@ -20,7 +20,11 @@ export function outputFormat(text: string | undefined): OutputFormat {
 		case 'yaml':
 			return text
 		default:
-			throw new CommandError(exit.usage, `Unknown output format ${JSON.stringify(text)}`, 'use one of: json, yaml, wide')
+			throw new CommandError(
+				exit.usage,
+				`Unknown output format ${JSON.stringify(text)}`,
+				'use one of: json, yaml, wide',
+			)
 	}
 }
 

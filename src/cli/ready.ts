@@ -58,7 +58,9 @@ function troubleOf(pod: Pod): string[] {
 	if (unscheduled?.message !== undefined) return [`Pod ${keyOf(pod)}: ${unscheduled.message}`]
 	return (pod.status?.containerStatuses ?? []).flatMap((c) => {
 		const state = c.state?.waiting
-		return state === undefined || state.message === undefined ? [] : [`Pod ${keyOf(pod)}: ${state.reason ?? ''} ${state.message}`]
+		return state === undefined || state.message === undefined
+			? []
+			: [`Pod ${keyOf(pod)}: ${state.reason ?? ''} ${state.message}`]
 	})
 }
 

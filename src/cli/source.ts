@@ -61,7 +61,9 @@ async function openLab(options: ClusterOptions): Promise<Cluster> {
 		agent:
 			lab.dataplane === 'kernel'
 				? client.agent
-				: { absent: `paper data plane: there are no rules and no packets${lab.whyPaper === undefined ? '' : ` (${lab.whyPaper})`}` },
+				: {
+						absent: `paper data plane: there are no rules and no packets${lab.whyPaper === undefined ? '' : ` (${lab.whyPaper})`}`,
+					},
 		async close() {},
 	}
 }

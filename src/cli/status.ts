@@ -15,9 +15,14 @@ export async function status(options: CommonOptions): Promise<number> {
 	if (format === 'json' || format === 'yaml') {
 		printDocument(format, { apiVersion: 'podwire.dev/v1alpha1', kind: 'LabList', items: labs })
 	} else if (labs.length === 0) {
-		process.stdout.write(name === undefined ? 'no lab; podwire up starts one\n' : `no lab ${JSON.stringify(name)}; podwire up --name ${name} starts it\n`)
+		process.stdout.write(
+			name === undefined
+				? 'no lab; podwire up starts one\n'
+				: `no lab ${JSON.stringify(name)}; podwire up --name ${name} starts it\n`,
+		)
 	} else {
-		for (const [i, lab] of labs.entries()) process.stdout.write(`${i === 0 ? '' : '\n'}${labText(lab, format === 'wide')}`)
+		for (const [i, lab] of labs.entries())
+			process.stdout.write(`${i === 0 ? '' : '\n'}${labText(lab, format === 'wide')}`)
 	}
 	return labs.length > 0 && labs.every((l) => l.phase === 'running' && l.trouble.length === 0) ? exit.ok : exit.no
 }
@@ -31,10 +36,18 @@ function labText(lab: LabStatus, wide: boolean): string {
 	const plane = lab.dataplane === 'paper' ? `paper (${lab.whyPaper ?? 'asked for'})` : `kernel, by ${lab.rights}`
 	lines.push(`  data plane  ${plane}`)
 	lines.push(`  API server  ${lab.api ?? 'not answering yet'}`)
-	lines.push(`  pods        ${lab.pods.ready} of ${lab.pods.total} ready, networks ${lab.podCidrs.join(', ')}, Services ${lab.serviceCidrs.join(', ')}`)
-	if (wide) lines.push(`  process     ${lab.pid ?? '-'}, since ${lab.startedAt}, state in ${lab.stateFolder}, sockets in ${lab.runtimeFolder}`)
+	lines.push(
+		`  pods        ${lab.pods.ready} of ${lab.pods.total} ready, networks ${lab.podCidrs.join(', ')}, Services ${lab.serviceCidrs.join(', ')}`,
+	)
+	if (wide)
+		lines.push(
+			`  process     ${lab.pid ?? '-'}, since ${lab.startedAt}, state in ${lab.stateFolder}, sockets in ${lab.runtimeFolder}`,
+		)
 	for (const trouble of lab.trouble) lines.push(`  trouble     ${trouble}`)
-	const rows = [['NODE', 'ADDRESS', 'PODS FROM', 'READY'], ...lab.nodes.map((n) => [n.name, n.ip, n.podCidrs.join(','), n.ready ? 'yes' : 'no'])]
+	const rows = [
+		['NODE', 'ADDRESS', 'PODS FROM', 'READY'],
+		...lab.nodes.map((n) => [n.name, n.ip, n.podCidrs.join(','), n.ready ? 'yes' : 'no']),
+	]
 	lines.push('', ...alignColumns(rows).map((l) => `  ${l}`))
 	return `${lines.join('\n')}\n`
 }

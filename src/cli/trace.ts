@@ -40,7 +40,12 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 		progress.done()
 		for (const text of missing) process.stderr.write(`podwire: not readable: ${text}\n`)
 		const model = build(state)
-		const flows = flowsOf(model, { from, to, namespace: options.namespace, ...(protocol === undefined ? {} : { protocol }) })
+		const flows = flowsOf(model, {
+			from,
+			to,
+			namespace: options.namespace,
+			...(protocol === undefined ? {} : { protocol }),
+		})
 		const reports: TraceReport[] = []
 		for (const flow of flows) {
 			progress.say(`tracing ${from} → ${to}`)
@@ -74,7 +79,9 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 		const style = styleFor(process.stdout, options.color)
 		for (const [i, report] of reports.entries()) {
 			if (i > 0) process.stdout.write('\n')
-			process.stdout.write(traceText(report, { wide: format === 'wide', paint: (colour, text) => paint(style, colour, text) }))
+			process.stdout.write(
+				traceText(report, { wide: format === 'wide', paint: (colour, text) => paint(style, colour, text) }),
+			)
 		}
 	}
 }

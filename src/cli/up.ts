@@ -34,7 +34,10 @@ export async function up(options: UpOptions): Promise<number> {
 	const begun = performance.now()
 	const format = outputFormat(options.output)
 	const name = givenName(options.name) ?? defaultName
-	const nodes = options.nodes === undefined ? undefined : readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
+	const nodes =
+		options.nodes === undefined
+			? undefined
+			: readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
 	const dataplane = readDataplane(options.dataplane)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
@@ -53,7 +56,9 @@ export async function up(options: UpOptions): Promise<number> {
 
 	const lab = await start({ name, nodes, dataplane, config, progress, warn })
 	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
-		warn(`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`)
+		warn(
+			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
+		)
 	}
 	const context = options.kubeconfig ? await mergeKubeconfig(name, lab, warn) : undefined
 	const client = createKubeClient(lab.client.transport)
@@ -63,14 +68,26 @@ export async function up(options: UpOptions): Promise<number> {
 	const readiness = options.wait
 		? await waitReady(client, {
 				signal: stop.signal,
-				onProgress: (r) => progress.say(`${r.ready} of ${r.wanted} pods ready${r.waiting[0] === undefined ? '' : `; waiting for ${r.waiting[0]}`}`),
+				onProgress: (r) =>
+					progress.say(
+						`${r.ready} of ${r.wanted} pods ready${r.waiting[0] === undefined ? '' : `; waiting for ${r.waiting[0]}`}`,
+					),
 			})
 		: undefined
 	clearTimeout(timer)
 	progress.done()
 	const status = await lab.client.status()
 	const seconds = (performance.now() - begun) / 1000
-	report({ format, status, readiness, context, seconds, created: lab.created, color: options.color, quiet: options.quiet === true })
+	report({
+		format,
+		status,
+		readiness,
+		context,
+		seconds,
+		created: lab.created,
+		color: options.color,
+		quiet: options.quiet === true,
+	})
 	return readiness !== undefined && readiness.waiting.length > 0 ? exit.no : exit.ok
 }
 
@@ -119,7 +136,11 @@ async function start(input: {
 	}
 }
 
-async function mergeKubeconfig(name: string, lab: LabHandle, warn: (text: string) => void): Promise<string | undefined> {
+async function mergeKubeconfig(
+	name: string,
+	lab: LabHandle,
+	warn: (text: string) => void,
+): Promise<string | undefined> {
 	const file = lab.status.kubeconfig
 	if (file === undefined) return undefined
 	const { loadAccess, mergeContext } = await import('../kube/kubeconfig.ts')
@@ -186,9 +207,20 @@ function report(input: {
 	const say = (text: string) => process.stderr.write(`${text}\n`)
 	const pods = readiness === undefined ? '' : `, ${readiness.ready} pods ready`
 	const incomplete = readiness !== undefined && readiness.waiting.length > 0
-	const verb = incomplete ? 'is up, but not everything is ready' : created ? 'is up' : 'was up and has taken the changes'
-	say(paint(style, incomplete ? 'yellow' : 'green', `lab ${status.name} ${verb}: ${status.nodes.length} nodes${pods}, ${seconds.toFixed(2)} s`))
-	if (status.dataplane === 'paper') say(`paper data plane: ${status.whyPaper ?? 'asked for'}; model, API and trace work, no packet moves`)
+	const verb = incomplete
+		? 'is up, but not everything is ready'
+		: created
+			? 'is up'
+			: 'was up and has taken the changes'
+	say(
+		paint(
+			style,
+			incomplete ? 'yellow' : 'green',
+			`lab ${status.name} ${verb}: ${status.nodes.length} nodes${pods}, ${seconds.toFixed(2)} s`,
+		),
+	)
+	if (status.dataplane === 'paper')
+		say(`paper data plane: ${status.whyPaper ?? 'asked for'}; model, API and trace work, no packet moves`)
 	for (const line of readiness?.waiting.slice(0, 10) ?? []) say(`  not ready: ${line}`)
 	if (context !== undefined) say(`kubectl uses it now: context ${context}`)
 	else if (status.kubeconfig !== undefined) say(`kubectl --kubeconfig ${status.kubeconfig}`)

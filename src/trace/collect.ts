@@ -4,7 +4,15 @@ import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { resourceOf } from '../kube/resources.ts'
-import { type ClusterConfig, type ClusterState, emptyState, type ObjectSource, setObject, setSource, stateKinds } from '../model/state.ts'
+import {
+	type ClusterConfig,
+	type ClusterState,
+	emptyState,
+	type ObjectSource,
+	setObject,
+	setSource,
+	stateKinds,
+} from '../model/state.ts'
 
 export interface Collected {
 	readonly state: ClusterState

@@ -1,6 +1,15 @@
 // The three testimonies side by side; their first disagreement is the diagnosis.
 
-import { type Path, type Point, pathKey, pointAt, type Stage, stages, type Testimony, type WitnessName } from './witness.ts'
+import {
+	type Path,
+	type Point,
+	pathKey,
+	pointAt,
+	type Stage,
+	stages,
+	type Testimony,
+	type WitnessName,
+} from './witness.ts'
 
 export interface Row {
 	readonly stage: Stage
@@ -129,14 +138,20 @@ function compareSets(should: Testimony, would: Testimony, did: Testimony): Disag
 		for (const [key, chance] of expected) {
 			const other = found.get(key) ?? 0
 			if (Math.abs(other - chance) > 1e-6) {
-				return { stage: 'service', text: `${key} should be taken with chance ${chance}, the rules take it with ${other}` }
+				return {
+					stage: 'service',
+					text: `${key} should be taken with chance ${chance}, the rules take it with ${other}`,
+				}
 			}
 		}
 	}
 	const taken = 'paths' in did ? did.paths[0] : undefined
 	const service = pointAt(taken, 'service')
 	if (service !== undefined && expected.size > 0 && !expected.has(service.result)) {
-		return { stage: 'service', text: `the packet went to ${service.result}; should: ${[...expected.keys()].join(', ')}` }
+		return {
+			stage: 'service',
+			text: `the packet went to ${service.result}; should: ${[...expected.keys()].join(', ')}`,
+		}
 	}
 	return undefined
 }
@@ -164,7 +179,8 @@ function headline(input: {
 }): string {
 	const { verdict, path, disagreement, unenforced } = input
 	const fate = verdict === 'unknown' ? 'could not tell' : fateOf(path)
-	if (disagreement !== undefined) return `${fate}; the witnesses disagree at ${disagreement.stage}: ${disagreement.text}`
+	if (disagreement !== undefined)
+		return `${fate}; the witnesses disagree at ${disagreement.stage}: ${disagreement.text}`
 	if (unenforced?.should !== undefined && verdict === 'delivered') {
 		return `${fate}; NetworkPolicy denies it (${unenforced.stage}), which this data plane does not enforce yet`
 	}

@@ -19,11 +19,17 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	if (answered !== undefined) points.push(namePoint(answered))
 	const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
 	const isService = destination !== undefined && model.addresses.get(destination as never)?.kind === 'service'
-	const entry = probe.conntrack.find((e) => e.original.source === probe.source.ip && e.original.sourcePort === probe.source.port)
-	const translated = entry !== undefined && (entry.reply.source !== entry.original.destination || entry.reply.sourcePort !== entry.original.destinationPort)
+	const entry = probe.conntrack.find(
+		(e) => e.original.source === probe.source.ip && e.original.sourcePort === probe.source.port,
+	)
+	const translated =
+		entry !== undefined &&
+		(entry.reply.source !== entry.original.destination || entry.reply.sourcePort !== entry.original.destinationPort)
 	const connected = probe.outcome === 'connected'
 	const refused = probe.outcome === 'refused' || probe.outcome === 'unreachable'
-	const rules = probe.rules.filter((r, i) => probe.rules.findIndex((o) => o.node === r.node && o.chain === r.chain && o.handle === r.handle) === i)
+	const rules = probe.rules.filter(
+		(r, i) => probe.rules.findIndex((o) => o.node === r.node && o.chain === r.chain && o.handle === r.handle) === i,
+	)
 	const translating = rules.filter((r) => r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text))
 	if (translated && entry !== undefined) {
 		points.push({
@@ -41,7 +47,9 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		points.push({
 			stage: 'service',
 			result: refused ? 'reject' : 'drop',
-			text: refused ? `refused at once${probe.errno === undefined ? '' : ` (${probe.errno})`}` : `no answer in ${Math.round(probe.elapsed)} ms`,
+			text: refused
+				? `refused at once${probe.errno === undefined ? '' : ` (${probe.errno})`}`
+				: `no answer in ${Math.round(probe.elapsed)} ms`,
 			because: [],
 			rules,
 			details: [],
@@ -69,7 +77,9 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 				: `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${formatMilliseconds(probe.elapsed)}`,
 			because: [],
 			rules: translated ? [] : translating,
-			details: probe.counters.filter((c) => c.packets > 0).map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),
+			details: probe.counters
+				.filter((c) => c.packets > 0)
+				.map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),
 		})
 	}
 	const back = probe.sightings.filter((s) => s.reply)

@@ -32,7 +32,11 @@ export async function askNames(input: NamesInput): Promise<Answered | undefined>
 		}
 		const message = decodeMessage(Buffer.from(result.answerBytes, 'base64'))
 		const addresses = message.answers.flatMap((r) => (r.type === 'A' ? [r.address] : []))
-		asked.push({ name: candidate, answer: addresses.length > 0 ? addresses.join(', ') : message.rcode, milliseconds: result.elapsed })
+		asked.push({
+			name: candidate,
+			answer: addresses.length > 0 ? addresses.join(', ') : message.rcode,
+			milliseconds: result.elapsed,
+		})
 		const first: Ip | undefined = addresses[0]
 		if (first !== undefined) return { name, address: first, queries: asked, server }
 		if (message.rcode !== 'NXDOMAIN' && message.rcode !== 'NOERROR') break

@@ -12,7 +12,7 @@ import { pathOfProbe } from './did.ts'
 import { askNames } from './names.ts'
 import type { TraceReport } from './report.ts'
 import { pathsOfTraces } from './should.ts'
-import { pointAt, type Path, type Testimony } from './witness.ts'
+import { type Path, pointAt, type Testimony } from './witness.ts'
 import { pathsOfPrograms } from './would.ts'
 
 export interface TraceInput {
@@ -42,7 +42,9 @@ export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 		const nodes = nodesOf(model, flow, traces)
 		const destination = destinationOf(flow, should.paths)
 		would = await askPrograms(input, agent, nodes, destination)
-		did = input.probe ? await askPacket(input, agent, nodes, should.paths) : { silent: 'no packet was sent (--no-probe)' }
+		did = input.probe
+			? await askPacket(input, agent, nodes, should.paths)
+			: { silent: 'no packet was sent (--no-probe)' }
 	}
 	const comparison = compare(should, would, did)
 	return {
@@ -58,7 +60,8 @@ export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 		should,
 		would,
 		did,
-		findings: comparison.verdict === 'delivered' && comparison.disagreement === undefined ? [] : findingsOf(model, traces),
+		findings:
+			comparison.verdict === 'delivered' && comparison.disagreement === undefined ? [] : findingsOf(model, traces),
 	}
 }
 
@@ -68,7 +71,8 @@ function nodesOf(model: NetworkModel, flow: Flow, traces: readonly Trace[]): rea
 	if (flow.from.kind === 'node') nodes.add(flow.from.node)
 	const start = flow.from.kind === 'pod' ? model.pods.get(flow.from.pod)?.node : undefined
 	if (start !== undefined) nodes.add(start)
-	for (const trace of traces) for (const hop of [...trace.hops, ...trace.reply]) if (hop.node !== undefined) nodes.add(hop.node)
+	for (const trace of traces)
+		for (const hop of [...trace.hops, ...trace.reply]) if (hop.node !== undefined) nodes.add(hop.node)
 	return [...nodes]
 }
 
@@ -107,13 +111,19 @@ async function askPrograms(
 	}
 }
 
-async function askPacket(input: TraceInput, agent: NodeAgentApi, nodes: readonly NodeName[], expected: readonly Path[]): Promise<Testimony> {
+async function askPacket(
+	input: TraceInput,
+	agent: NodeAgentApi,
+	nodes: readonly NodeName[],
+	expected: readonly Path[],
+): Promise<Testimony> {
 	const { flow, model, timeout } = input
 	if (flow.from.kind === 'outside') return { silent: 'a packet can be sent from a pod or a node only' }
 	if (flow.protocol === 'ICMP') return { silent: 'no ICMP packet is sent' }
 	const from = flow.from.kind === 'pod' ? { pod: flow.from.pod } : { node: flow.from.node }
 	try {
-		const answered = 'name' in flow.to ? await askNames({ agent, model, from, name: flow.to.name, nodes, timeout }) : undefined
+		const answered =
+			'name' in flow.to ? await askNames({ agent, model, from, name: flow.to.name, nodes, timeout }) : undefined
 		const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
 		if (destination === undefined) {
 			const point = {
@@ -126,7 +136,14 @@ async function askPacket(input: TraceInput, agent: NodeAgentApi, nodes: readonly
 			}
 			return { paths: [{ chance: 1, points: [point], disposition: 'no-such-name', delivered: false }], missing: [] }
 		}
-		const probe = await agent.probe({ from, to: destination as Ip, port: flow.port, protocol: flow.protocol, nodes, timeout })
+		const probe = await agent.probe({
+			from,
+			to: destination as Ip,
+			port: flow.port,
+			protocol: flow.protocol,
+			nodes,
+			timeout,
+		})
 		void expected
 		return { paths: [pathOfProbe(probe, flow, model, answered)], missing: probe.missing }
 	} catch (e) {
@@ -143,5 +160,7 @@ function findingsOf(model: NetworkModel, traces: readonly Trace[]): TraceReport[
 	for (const trace of traces) {
 		for (const hop of trace.hops) for (const step of hop.steps) for (const origin of step.because) touch(origin)
 	}
-	return model.findings.filter((f) => f.severity !== 'info' && f.because.some((o) => 'kind' in o && touched.has(`${o.kind} ${o.key}`)))
+	return model.findings.filter(
+		(f) => f.severity !== 'info' && f.because.some((o) => 'kind' in o && touched.has(`${o.kind} ${o.key}`)),
+	)
 }

@@ -25,16 +25,22 @@ function pathOfTrace(trace: Trace): Path {
 		return d
 	}
 	const nodes: string[] = []
+	let unanswered = false
 	for (const hop of trace.hops) {
 		if (hop.node !== undefined && nodes.at(-1) !== hop.node) nodes.push(hop.node)
-		for (const step of hop.steps) record(draft, hop, step, trace)
+		for (const step of hop.steps) {
+			// After a question that finds no server the steps are those of the question, not of the flow.
+			if (unanswered) recordQuestion(draft('name'), step)
+			else record(draft, hop, step, trace)
+			unanswered ||= step.step === 'query' && step.answer === 'no-answer'
+		}
 	}
 	const route = drafts.get('route')
 	if (route !== undefined) {
 		route.result = nodes.join(' > ')
 		route.text = nodes.length > 1 ? nodes.join(' → ') : `within ${nodes[0] ?? 'the pod'}`
 	}
-	if (trace.disposition === 'delivered' && trace.reply.length > 0) recordReply(draft('reply'), trace)
+	if (!unanswered && trace.reply.length > 0) recordReply(draft('reply'), trace)
 	const points: Point[] = []
 	for (const [stage, d] of drafts) {
 		if (d.result === undefined) continue
@@ -86,7 +92,8 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			return
 		}
 		case 'translate': {
-			if (step.what === 'source') draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
+			if (step.what === 'source')
+				draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
 			return
 		}
 		case 'policy': {
@@ -94,7 +101,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			d.result = step.verdict
 			d.text = `${step.verdict === 'allow' ? 'allowed' : 'denied'} ${step.direction === 'egress' ? 'out of' : 'into'} pod ${step.pod}`
 			d.because.push(...step.because)
-			d.details.push(...note)
+			d.details.push(...note.filter((line) => !line.startsWith('not enforced yet')))
 			d.enforced = step.enforced
 			return
 		}
@@ -102,7 +109,9 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			const d = draft('route')
 			const where = hop.node ?? (hop.pod === undefined ? '' : `pod ${hop.pod}`)
 			const via = step.via === undefined ? '' : ` via ${step.via}`
-			d.details.push(`${where}: ${step.destination}${via} dev ${step.device}${step.mtu === undefined ? '' : ` mtu ${step.mtu}`}`)
+			d.details.push(
+				`${where}: ${step.destination}${via} dev ${step.device}${step.mtu === undefined ? '' : ` mtu ${step.mtu}`}`,
+			)
 			d.because.push(...step.because)
 			return
 		}
@@ -126,8 +135,18 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			return
 		}
 		default:
-			return unknownStep(step, trace)
+			unknownStep(step, trace)
 	}
+}
+
+function recordQuestion(d: Draft, step: StepWithReason): void {
+	d.because.push(...step.because.filter((o) => !d.because.includes(o)))
+	if (step.step === 'drop') {
+		d.result = 'drop'
+		d.text = `the name server is not reached: ${step.disposition}`
+	}
+	if (step.step === 'policy') d.details.push(`${step.direction} ${step.verdict} at pod ${step.pod}`)
+	d.details.push(...(step.note?.split('\n') ?? []))
 }
 
 function unknownStep(step: never, trace: Trace): never {
@@ -160,11 +179,16 @@ function recordReply(d: Draft, trace: Trace): void {
 		.flatMap((h) => h.steps)
 		.filter((s) => s.step === 'translate')
 		.at(-1)
-	d.result = 'returned'
+	const lost = trace.reply.flatMap((h) => h.steps).find((s) => s.step === 'drop')
+	d.result = lost === undefined ? 'returned' : 'drop'
+	if (lost !== undefined) d.because.push(...lost.because)
+	d.details.push(...(lost?.note?.split('\n') ?? []))
 	d.text =
-		restored?.step === 'translate'
-			? `source ${restored.before.source}:${restored.before.sourcePort} is shown as ${restored.after.source}:${restored.after.sourcePort} again`
-			: 'returns untranslated'
+		lost?.step === 'drop'
+			? `the answer is lost: ${lost.disposition}`
+			: restored?.step === 'translate'
+				? `source ${restored.before.source}:${restored.before.sourcePort} is shown as ${restored.after.source}:${restored.after.sourcePort} again`
+				: 'returns untranslated'
 	for (const hop of trace.reply) {
 		for (const step of hop.steps) {
 			if (step.step !== 'route') continue

@@ -20,14 +20,25 @@ export function traceText(report: TraceReport, options: TextOptions): string {
 	const { paint } = options
 	const lines: string[] = []
 	lines.push(`${report.flow.protocol} ${report.question.from} → ${report.question.to}`)
-	const colour = report.disagreement !== undefined ? 'yellow' : report.verdict === 'delivered' ? 'green' : report.verdict === 'unknown' ? 'yellow' : 'red'
+	const colour =
+		report.disagreement !== undefined
+			? 'yellow'
+			: report.verdict === 'delivered'
+				? 'green'
+				: report.verdict === 'unknown'
+					? 'yellow'
+					: 'red'
 	lines.push(paint('bold', paint(colour, report.headline)), '')
 	for (const [i, row] of report.stages.entries()) lines.push(...stageText(i + 1, row, options))
 	lines.push(...othersText(report, options))
 	if ('silent' in report.would && 'silent' in report.did && report.would.silent === report.did.silent) {
 		lines.push('', paint('dim', `would, did: ${report.would.silent}`))
 	} else {
-		for (const [name, testimony] of [['would', report.would], ['did', report.did]] as const) lines.push(...silence(name, testimony, options))
+		for (const [name, testimony] of [
+			['would', report.would],
+			['did', report.did],
+		] as const)
+			lines.push(...silence(name, testimony, options))
 	}
 	for (const finding of report.findings) {
 		lines.push('', `${paint('yellow', finding.code)} ${finding.text}`)
@@ -65,7 +76,8 @@ function evidenceOf(point: Point, said: boolean, options: TextOptions): string[]
 	for (const rule of point.rules) lines.push(...ruleLines(rule, options))
 	const shown = options.wide || point.details.length <= 4 ? point.details : point.details.slice(0, 3)
 	lines.push(...shown)
-	if (shown.length < point.details.length) lines.push(options.paint('dim', `… ${point.details.length - shown.length} more with -o wide`))
+	if (shown.length < point.details.length)
+		lines.push(options.paint('dim', `… ${point.details.length - shown.length} more with -o wide`))
 	return lines.length === 0 ? [point.text] : lines
 }
 
@@ -83,7 +95,9 @@ function distinct(origins: readonly Origin[]): readonly Origin[] {
 function ruleLines(rule: RuleHit, options: TextOptions): string[] {
 	const handle = rule.handle === undefined ? '' : ` handle ${rule.handle}`
 	const comment = rule.comment === undefined || rule.text.includes(rule.comment) ? '' : `  # ${rule.comment}`
-	const lines = [`${options.paint('blue', `${rule.family} ${rule.table} ${rule.chain}${handle}`)}: ${rule.text}${comment}`]
+	const lines = [
+		`${options.paint('blue', `${rule.family} ${rule.table} ${rule.chain}${handle}`)}: ${rule.text}${comment}`,
+	]
 	for (const element of rule.elements) lines.push(`  { ${element} }`)
 	return lines
 }
@@ -97,7 +111,8 @@ function othersText(report: TraceReport, options: TextOptions): string[] {
 	const shown = options.wide ? others : others.slice(0, 3)
 	const lines = ['', `Could also have gone to:`]
 	for (const path of shown) lines.push(`  ${describe(path)}`)
-	if (shown.length < others.length) lines.push(options.paint('dim', `  … and ${others.length - shown.length} more (-o wide)`))
+	if (shown.length < others.length)
+		lines.push(options.paint('dim', `  … and ${others.length - shown.length} more (-o wide)`))
 	return lines
 }
 

@@ -35,7 +35,9 @@ export interface Path {
 }
 
 /** What a witness says, or why it cannot be heard. */
-export type Testimony = { readonly paths: readonly Path[]; readonly missing: readonly string[] } | { readonly silent: string }
+export type Testimony =
+	| { readonly paths: readonly Path[]; readonly missing: readonly string[] }
+	| { readonly silent: string }
 
 export function pointAt(path: Path | undefined, stage: Stage): Point | undefined {
 	return path?.points.find((p) => p.stage === stage)

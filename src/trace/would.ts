@@ -45,7 +45,15 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 	if (programs === undefined) return []
 	const inNode = pod === undefined || pod.hostNetwork
 	const source = sourceOf(input, pod?.uid, node, inNode, destination)
-	if (source === undefined) return [ended(emptyWay(node, { ...blank(flow, destination) }), 'route', 'no-route', 'no address of this family at the source')]
+	if (source === undefined)
+		return [
+			ended(
+				emptyWay(node, { ...blank(flow, destination) }),
+				'route',
+				'no-route',
+				'no address of this family at the source',
+			),
+		]
 	const packet: Packet = { ...blank(flow, destination), source }
 	const way = emptyWay(node, packet)
 	if (inNode) return fromNode(input, way, node)
@@ -75,7 +83,13 @@ function emptyWay(node: NodeName, packet: Packet): Way {
 	return { packet, chance: 1, nodes: [node], routes: [], because: [], translating: [], filtering: [] }
 }
 
-function sourceOf(input: WouldInput, uid: string | undefined, node: NodeName, inNode: boolean, destination: Ip): Ip | undefined {
+function sourceOf(
+	input: WouldInput,
+	uid: string | undefined,
+	node: NodeName,
+	inNode: boolean,
+	destination: Ip,
+): Ip | undefined {
 	if (inNode) return input.model.nodes.get(node)?.addresses.find((a) => familyOf(a) === familyOf(destination))
 	const ips = uid === undefined ? [] : (input.programs.get(node)?.links.attachments.get(uid)?.ips ?? [])
 	return ips.find((ip) => familyOf(ip) === familyOf(destination))
@@ -95,12 +109,18 @@ const statusDnat = 32
 const statusSnat = 16
 
 /** All outcomes of one hook, each with the way so far continued. */
-function meet(input: WouldInput, way: Way, node: NodeName, hook: Hook): readonly { readonly way: Way; readonly outcome: Evaluated }[] {
+function meet(
+	input: WouldInput,
+	way: Way,
+	node: NodeName,
+	hook: Hook,
+): readonly { readonly way: Way; readonly outcome: Evaluated }[] {
 	const programs = input.programs.get(node)
 	if (programs === undefined) return []
 	const addresses = programs.links.surroundings?.addresses ?? input.model.nodes.get(node)?.addresses ?? []
 	const outcomes = evaluate(programs.nftables, way.packet, hook, {
-		connectionStatus: (way.translated === undefined ? 0 : statusDnat) | (way.sourceChanged === undefined ? 0 : statusSnat),
+		connectionStatus:
+			(way.translated === undefined ? 0 : statusDnat) | (way.sourceChanged === undefined ? 0 : statusSnat),
 		addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
 		masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
 	})
@@ -125,7 +145,13 @@ function meet(input: WouldInput, way: Way, node: NodeName, hook: Hook): readonly
 }
 
 /** A chain of hooks on one node; `then` continues what every hook accepted. */
-function hooks(input: WouldInput, way: Way, node: NodeName, list: readonly Hook[], then: (way: Way) => readonly Path[]): readonly Path[] {
+function hooks(
+	input: WouldInput,
+	way: Way,
+	node: NodeName,
+	list: readonly Hook[],
+	then: (way: Way) => readonly Path[],
+): readonly Path[] {
 	const [hook, ...rest] = list
 	if (hook === undefined) return then(way)
 	return meet(input, way, node, hook).flatMap(({ way: next, outcome }) =>
@@ -140,7 +166,9 @@ function fromNode(input: WouldInput, way: Way, node: NodeName): readonly Path[] 
 
 /** A packet comes in on a node: prerouting, route, then input or forward and postrouting. */
 function throughNode(input: WouldInput, way: Way, node: NodeName, depth: number): readonly Path[] {
-	return hooks(input, way, node, ['prerouting'], (next) => forward(input, next, node, depth, ['forward', 'postrouting']))
+	return hooks(input, way, node, ['prerouting'], (next) =>
+		forward(input, next, node, depth, ['forward', 'postrouting']),
+	)
 }
 
 function forward(input: WouldInput, way: Way, node: NodeName, depth: number, after: readonly Hook[]): readonly Path[] {
@@ -151,9 +179,15 @@ function forward(input: WouldInput, way: Way, node: NodeName, depth: number, aft
 		// The kernel asks for a route before forward: no rule there is met.
 		return [ended(way, 'route', 'no-route', `${node} has no route to ${way.packet.destination}`)]
 	}
-	const said = { ...way, routes: [...way.routes, `${node}: ${route.text}`], because: [...way.because, ...route.because] }
+	const said = {
+		...way,
+		routes: [...way.routes, `${node}: ${route.text}`],
+		because: [...way.because, ...route.because],
+	}
 	if (route.kind === 'local') {
-		return hooks(input, said, node, after.includes('forward') ? ['input'] : ['postrouting'], (w) => [delivered(input, w, node)])
+		return hooks(input, said, node, after.includes('forward') ? ['input'] : ['postrouting'], (w) => [
+			delivered(input, w, node),
+		])
 	}
 	const packet = withDevices(said.packet, said.packet.inInterface, route.device)
 	return hooks(input, { ...said, packet }, node, after, (out) => leave(input, out, node, route, depth))
@@ -164,10 +198,16 @@ function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision
 	if (route.attachment !== undefined) return [delivered(input, { ...way, packet }, node)]
 	const via = route.via ?? way.packet.destination
 	const owner = input.model.addresses.get(via)
-	if (owner?.kind !== 'node') return [ended(way, 'route', 'left-cluster', `leaves the cluster at ${node} via ${via} dev ${route.device}`)]
+	if (owner?.kind !== 'node')
+		return [ended(way, 'route', 'left-cluster', `leaves the cluster at ${node} via ${via} dev ${route.device}`)]
 	if (depth + 1 >= hopLimit) return [ended(way, 'route', 'loop', `crosses more than ${hopLimit} nodes`)]
 	const next = owner.node
-	return throughNode(input, { ...way, packet: withDevices(packet, 'eth0'), nodes: [...way.nodes, next] }, next, depth + 1)
+	return throughNode(
+		input,
+		{ ...way, packet: withDevices(packet, 'eth0'), nodes: [...way.nodes, next] },
+		next,
+		depth + 1,
+	)
 }
 
 function servicePoint(way: Way): readonly Point[] {
@@ -180,7 +220,10 @@ function servicePoint(way: Way): readonly Point[] {
 			text: `→ ${ip}:${port}`,
 			because: way.translating.flatMap((r) => r.because),
 			rules: way.translating.filter((r) => r.elements.length > 0 || /dnat|snat|masquerade/.test(r.text)),
-			details: way.sourceChanged === undefined ? [] : [`source ${way.sourceChanged.before} becomes ${way.sourceChanged.after}`],
+			details:
+				way.sourceChanged === undefined
+					? []
+					: [`source ${way.sourceChanged.before} becomes ${way.sourceChanged.after}`],
 		},
 	]
 }
@@ -202,7 +245,14 @@ function delivered(input: WouldInput, way: Way, node: NodeName): Path {
 	const points: Point[] = [
 		...servicePoint(way),
 		routePoint(way),
-		{ stage: 'deliver', result: 'delivered', text: `${where} port ${way.packet.destinationPort}`, because: [], rules: [], details: [] },
+		{
+			stage: 'deliver',
+			result: 'delivered',
+			text: `${where} port ${way.packet.destinationPort}`,
+			because: [],
+			rules: [],
+			details: [],
+		},
 	]
 	return { chance: way.chance, points, disposition: 'delivered', delivered: true }
 }

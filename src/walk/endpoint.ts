@@ -54,9 +54,19 @@ export function planFlows(model: NetworkModel, request: FlowRequest): FlowPlan {
 	if (fromText.port !== undefined) {
 		throw new Failure('InvalidEndpoint', `Cannot read source "${request.from}": a source has no port`)
 	}
-	const from = find(model, fromText.kind, fromText.name, fromText.namespace ?? request.namespace, request.from)
+	const from = find(
+		model,
+		fromText.kind,
+		fromText.name,
+		fromText.namespace ?? request.namespace,
+		request.from,
+		'source',
+	)
 	const sources = sourcesOf(model, from, request)
-	const to = find(model, toText.kind, toText.name, toText.namespace ?? request.namespace, request.to)
+	// A name without a namespace means what it would mean to the client: its own namespace.
+	const home = from.kind === 'pod' ? from.pod.namespace : from.kind === 'workload' ? from.pods[0]?.namespace : undefined
+	const namespace = toText.namespace ?? home ?? request.namespace
+	const to = find(model, toText.kind, toText.name, namespace, request.to, 'destination')
 	const flows = sources.flatMap((source) => destinationsOf(model, source, to, toText.port, request))
 	return { flows, from, to, ...(toText.path === undefined ? {} : { path: toText.path }) }
 }
@@ -162,10 +172,19 @@ function serviceAddress(model: NetworkModel, from: FlowSource, service: Service)
 	return { name: pod?.namespace === service.namespace ? service.name : `${service.name}.${service.namespace}` }
 }
 
-function find(model: NetworkModel, kind: string | undefined, name: string, namespace: string, text: string): Target {
+type End = 'source' | 'destination'
+
+function find(
+	model: NetworkModel,
+	kind: string | undefined,
+	name: string,
+	namespace: string,
+	text: string,
+	end: End,
+): Target {
 	switch (kind) {
 		case undefined:
-			return findBare(model, name, namespace, text)
+			return findBare(model, name, namespace, text, end)
 		case 'Pod': {
 			const pod = model.pods.get(`${namespace}/${name}`)
 			if (pod === undefined) throw unknown(text, 'pod', `${namespace}/${name}`, podKeys(model))
@@ -190,33 +209,38 @@ function find(model: NetworkModel, kind: string | undefined, name: string, names
 	}
 }
 
-/** An address, `outside`, then: pod, else workload, else Service of the namespace; `NAME.NAMESPACE`; else a DNS name. */
-function findBare(model: NetworkModel, name: string, namespace: string, text: string): Target {
+/** An address, `outside`, then what has the name in the namespace; `NAME.NAMESPACE`; else a DNS name. */
+function findBare(model: NetworkModel, name: string, namespace: string, text: string, end: End): Target {
 	const ip = tryParseIp(name)
 	if (ip !== undefined) return { kind: 'ip', ip }
 	if (name === 'outside') return { kind: 'outside' }
-	const here = findNamed(model, name, namespace, text)
+	const here = findNamed(model, name, namespace, text, end)
 	if (here !== undefined) return here
 	const dot = name.lastIndexOf('.')
 	if (dot < 0) throw unknown(text, 'pod, workload or Service', `${namespace}/${name}`, allKeys(model))
 	const [first, place] = [name.slice(0, dot), name.slice(dot + 1)]
 	if (first.includes('.') || !hasNamespace(model, place)) return { kind: 'name', name }
-	const there = findNamed(model, first, place, text)
+	const there = findNamed(model, first, place, text, end)
 	if (there !== undefined) return there
 	throw unknown(text, 'pod, workload or Service', `${place}/${first}`, allKeys(model))
 }
 
-function findNamed(model: NetworkModel, name: string, namespace: string, text: string): Target | undefined {
+/**
+ * A pod, else a workload, else a Service. Where a flow goes to, the Service comes before the workload: they mostly share
+ * a name, and what a client means by `cartservice:7070` is the name it asks DNS for.
+ */
+function findNamed(model: NetworkModel, name: string, namespace: string, text: string, end: End): Target | undefined {
 	const key = `${namespace}/${name}`
 	const pod = model.pods.get(key)
 	if (pod !== undefined) return { kind: 'pod', pod }
+	const service = model.services.get(key)
+	if (service !== undefined && end === 'destination') return { kind: 'service', service }
 	const owners = [...workloads(model).values()].filter((w) => w.owner.key === key)
 	if (owners.length > 1) {
 		const choices = owners.map((w) => `${w.owner.kind.toLowerCase()}/${name}`).sort()
 		throw new Failure('AmbiguousEndpoint', `Cannot tell what "${text}" means: ${choices.join(', ')}`, { choices })
 	}
 	if (owners[0] !== undefined) return owners[0]
-	const service = model.services.get(key)
 	return service === undefined ? undefined : { kind: 'service', service }
 }
 
