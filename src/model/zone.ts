@@ -55,8 +55,10 @@ export type DnsRecord = RecordData & {
 /** One name. Without records it exists only because names under it do. */
 export interface ZoneName {
 	readonly records: readonly DnsRecord[]
-	/** Who put them there (`Service default/web`), sorted: an address can have names in several Services. */
+	/** Who gave them (`Service default/web`), sorted: an address can have names in several Services. */
 	readonly by: readonly { readonly owner: string; readonly records: readonly DnsRecord[] }[]
+	/** How many need it on the way to their names; a count, because a namespace may have ten thousand. */
+	readonly passing: number
 }
 
 /** Everything a name server of the cluster answers by itself. Plain data but for the tables. */
@@ -112,18 +114,29 @@ export function zoneOf(model: NetworkModel, previous?: Zone): Zone {
 	const domain = normalName(config.clusterDomain)
 	let silent = keep?.silent ?? emptyTable<string, readonly Origin[]>()
 	const names = (keep?.names ?? emptyTable<string, ZoneName>()).mutate((draft) => {
-		const put = (owner: string, name: string, records: readonly DnsRecord[] | undefined) => {
+		const put = (
+			owner: string,
+			name: string,
+			had: readonly DnsRecord[] | undefined,
+			has: readonly DnsRecord[] | undefined,
+		) => {
 			const old = draft.get(name)
-			const by = old?.by.filter((b) => b.owner !== owner) ?? []
-			if (records !== undefined) by.push({ owner, records })
-			if (by.length === 0) return draft.delete(name)
-			by.sort((a, b) => (a.owner < b.owner ? -1 : 1))
-			const next = { records: by.length === 1 ? by[0]!.records : by.flatMap((b) => b.records), by }
+			const passing = (old?.passing ?? 0) + (has?.length === 0 ? 1 : 0) - (had?.length === 0 ? 1 : 0)
+			let by = old?.by ?? []
+			if (had !== undefined && had.length > 0) by = by.filter((b) => b.owner !== owner)
+			if (has !== undefined && has.length > 0) {
+				by =
+					by.length === 0
+						? [{ owner, records: has }]
+						: [...by, { owner, records: has }].sort((a, b) => (a.owner < b.owner ? -1 : 1))
+			}
+			if (by.length === 0 && passing === 0) return draft.delete(name)
+			const next = { records: by.length === 1 ? by[0]!.records : by.flatMap((b) => b.records), by, passing }
 			if (old === undefined || share(old, next) !== old) draft.set(name, next)
 		}
 		const give = (owner: string, before: Part | undefined, after: Part | undefined) => {
-			for (const [name, records] of after ?? []) put(owner, name, records)
-			for (const name of before?.keys() ?? []) if (!after?.has(name)) put(owner, name, undefined)
+			for (const [name, records] of after ?? []) put(owner, name, before?.get(name), records)
+			for (const [name, records] of before ?? []) if (!after?.has(name)) put(owner, name, records, undefined)
 		}
 		if (keep === undefined) give('zone', undefined, domainPart(config, domain))
 		diffTables(keep?.from.namespaces ?? emptyTable<string, Namespace>(), from.namespaces, (name, before, after) => {
