@@ -1,7 +1,6 @@
 // `podwire up`: a cluster network from the user's manifests. Returns when everything is ready.
 
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
@@ -9,7 +8,7 @@ import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
 import { applyItems, type Refusal, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
-import { contextName, defaultName, givenName } from './lab.ts'
+import { defaultName, givenName } from './lab.ts'
 import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
 import { type CommonOptions, readCount, readDuration } from './options.ts'
 import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
@@ -60,7 +59,7 @@ export async function up(options: UpOptions): Promise<number> {
 			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
 		)
 	}
-	const context = options.kubeconfig ? await mergeKubeconfig(name, lab, warn) : undefined
+	const context = options.kubeconfig ? await mergeKubeconfig(lab, warn) : undefined
 	const client = createKubeClient(lab.client.transport)
 	if (manifests !== undefined) await apply(lab, manifests, progress)
 	const stop = new AbortController()
@@ -136,27 +135,14 @@ async function start(input: {
 	}
 }
 
-async function mergeKubeconfig(
-	name: string,
-	lab: LabHandle,
-	warn: (text: string) => void,
-): Promise<string | undefined> {
-	const file = lab.status.kubeconfig
-	if (file === undefined) return undefined
-	const { loadAccess, mergeContext } = await import('../kube/kubeconfig.ts')
+async function mergeKubeconfig(lab: LabHandle, warn: (text: string) => void): Promise<string | undefined> {
+	const { mergeContext } = await import('../kube/kubeconfig.ts')
 	try {
-		await readFile(file)
-		const access = await loadAccess({ path: file })
-		await mergeContext({
-			name: contextName(name),
-			server: access.server,
-			certificateAuthority: access.certificateAuthority ?? '',
-			clientCertificate: access.clientCertificate ?? '',
-			clientKey: access.clientKey ?? '',
-		})
-		return contextName(name)
+		const context = await lab.client.context()
+		await mergeContext(context)
+		return context.name
 	} catch (e) {
-		warn(`the kubeconfig was left as it is: ${messageOf(e)}; use --kubeconfig ${file} with kubectl`)
+		warn(`the kubeconfig was left as it is: ${messageOf(e)}`)
 		return undefined
 	}
 }
@@ -223,5 +209,4 @@ function report(input: {
 		say(`paper data plane: ${status.whyPaper ?? 'asked for'}; model, API and trace work, no packet moves`)
 	for (const line of readiness?.waiting.slice(0, 10) ?? []) say(`  not ready: ${line}`)
 	if (context !== undefined) say(`kubectl uses it now: context ${context}`)
-	else if (status.kubeconfig !== undefined) say(`kubectl --kubeconfig ${status.kubeconfig}`)
 }

@@ -66,6 +66,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 			because: [],
 			rules: [],
 			details: way.map(sightingText),
+			summary: sightingsText(way),
 		})
 	}
 	if (!ended) {
@@ -92,6 +93,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 			because: [],
 			rules: [],
 			details: back.map(sightingText),
+			summary: sightingsText(back),
 		})
 	}
 	return { chance: 1, points, disposition: connected ? 'delivered' : probe.outcome, delivered: connected }
@@ -121,6 +123,16 @@ function nodesOf(sightings: readonly Sighting[]): readonly string[] {
 function sightingText(s: Sighting): string {
 	const where = s.pod === undefined ? (s.node ?? '?') : `pod ${s.pod}`
 	return `+${s.microseconds.toFixed(0)} µs ${where} ${s.device} ${s.direction} ${s.source}:${s.sourcePort} > ${s.destination}:${s.destinationPort}${s.flags === '' ? '' : ` [${s.flags}]`}`
+}
+
+/** `+0 µs pod eth0, +5 node-1 pw82, +80 node-1 eth0` */
+function sightingsText(sightings: readonly Sighting[]): string {
+	return sightings
+		.map(
+			(s, i) =>
+				`+${s.microseconds.toFixed(0)}${i === 0 ? ' µs' : ''} ${s.pod === undefined ? `${s.node ?? '?'} ${s.device}` : `pod ${s.device}`}`,
+		)
+		.join(', ')
 }
 
 function answerText(probe: ProbeResult): string {

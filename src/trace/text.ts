@@ -4,7 +4,7 @@ import type { RuleHit } from '../dataplane/dataplane.ts'
 import { type Origin, originText } from '../model/origin.ts'
 import type { Row } from './compare.ts'
 import type { TraceReport } from './report.ts'
-import type { Path, Point, Testimony } from './witness.ts'
+import type { Path, Point, Testimony, WitnessName } from './witness.ts'
 
 export type Paint = (colour: 'red' | 'green' | 'yellow' | 'blue' | 'cyan' | 'dim' | 'bold', text: string) => string
 
@@ -31,6 +31,7 @@ export function traceText(report: TraceReport, options: TextOptions): string {
 	lines.push(paint('bold', paint(colour, report.headline)), '')
 	for (const [i, row] of report.stages.entries()) lines.push(...stageText(i + 1, row, options))
 	lines.push(...othersText(report, options))
+	const trivial = report.verdict === 'delivered' && report.disagreement === undefined
 	if ('silent' in report.would && 'silent' in report.did && report.would.silent === report.did.silent) {
 		lines.push('', paint('dim', `would, did: ${report.would.silent}`))
 	} else {
@@ -38,7 +39,7 @@ export function traceText(report: TraceReport, options: TextOptions): string {
 			['would', report.would],
 			['did', report.did],
 		] as const)
-			lines.push(...silence(name, testimony, options))
+			lines.push(...silence(name, testimony, trivial, options))
 	}
 	for (const finding of report.findings) {
 		lines.push('', `${paint('yellow', finding.code)} ${finding.text}`)
@@ -54,12 +55,16 @@ function stageText(number: number, row: Row, options: TextOptions): string[] {
 	const mark = row.agree ? '' : paint('yellow', '  ← they disagree')
 	const unenforced = isUnenforced(row) ? paint('yellow', '  (not enforced yet by this data plane)') : ''
 	const lines = [`${String(number).padStart(2)} ${paint('bold', row.stage.padEnd(8))} ${main.text}${unenforced}${mark}`]
+	// Where the rules say what the manifests say, and no rule had to be named for it, once is enough.
+	const same =
+		!options.wide && row.agree && row.should !== undefined && row.would !== undefined && row.would.rules.length === 0
 	for (const name of ['should', 'would', 'did'] as const) {
 		const point = row[name]
-		if (point === undefined) continue
-		const label = paint('dim', name.padEnd(7))
-		const evidence = evidenceOf(point, point === main, options)
-		lines.push(...evidence.map((text, i) => `${indent}${i === 0 ? label : ' '.repeat(7)} ${text}`))
+		if (point === undefined || (same && name === 'would')) continue
+		const label = (same && name === 'should' ? 'should, would' : name).padEnd(7)
+		const evidence = evidenceOf(name, point, row, options)
+		const next = ' '.repeat(7)
+		lines.push(...evidence.map((text, i) => `${indent}${i === 0 ? paint('dim', label) : next} ${text}`))
 	}
 	return lines
 }
@@ -69,12 +74,21 @@ function isUnenforced({ should }: Row): boolean {
 	return should?.enforced === false && (should.result === 'deny' || should.because.some((o) => 'kind' in o))
 }
 
-function evidenceOf(point: Point, said: boolean, options: TextOptions): string[] {
+function evidenceOf(name: WitnessName, point: Point, row: Row, options: TextOptions): string[] {
 	const lines: string[] = []
-	if (!said) lines.push(point.text)
-	for (const origin of distinct(point.because)) lines.push(options.paint('cyan', originText(origin)))
-	for (const rule of point.rules) lines.push(...ruleLines(rule, options))
-	const shown = options.wide || point.details.length <= 4 ? point.details : point.details.slice(0, 3)
+	if (point !== (row.should ?? row.would ?? row.did)) lines.push(point.text)
+	// The packet's own evidence is what was seen; the rules' is the rule; the manifests' is their line.
+	if (name !== 'would' || point.rules.length === 0 || options.wide) {
+		for (const origin of distinct(point.because)) lines.push(options.paint('cyan', originText(origin)))
+	}
+	const shownAlready = new Set(name === 'did' && !options.wide ? row.would?.rules.map(placeOf) : [])
+	for (const rule of point.rules) {
+		if (shownAlready.has(placeOf(rule))) lines.push(`met ${placeOf(rule)}`)
+		else lines.push(...ruleLines(rule, options))
+	}
+	const summary = options.wide ? undefined : point.summary
+	if (summary !== undefined) return [...lines, summary]
+	const shown = options.wide || point.details.length <= 6 ? point.details : point.details.slice(0, 5)
 	lines.push(...shown)
 	if (shown.length < point.details.length)
 		lines.push(options.paint('dim', `… ${point.details.length - shown.length} more with -o wide`))
@@ -93,13 +107,14 @@ function distinct(origins: readonly Origin[]): readonly Origin[] {
 
 /** `ip podwire services handle 12: …` as `nft -a list chain` shows it, then the elements looked up. */
 function ruleLines(rule: RuleHit, options: TextOptions): string[] {
-	const handle = rule.handle === undefined ? '' : ` handle ${rule.handle}`
 	const comment = rule.comment === undefined || rule.text.includes(rule.comment) ? '' : `  # ${rule.comment}`
-	const lines = [
-		`${options.paint('blue', `${rule.family} ${rule.table} ${rule.chain}${handle}`)}: ${rule.text}${comment}`,
-	]
+	const lines = [`${options.paint('blue', placeOf(rule))}: ${rule.text}${comment}`]
 	for (const element of rule.elements) lines.push(`  { ${element} }`)
 	return lines
+}
+
+function placeOf(rule: RuleHit): string {
+	return `${rule.family} ${rule.table} ${rule.chain}${rule.handle === undefined ? '' : ` handle ${rule.handle}`}`
 }
 
 /** The endpoints the flow could also have taken. */
@@ -123,8 +138,9 @@ function describe(path: Path): string {
 	return `${service?.text ?? path.disposition}${way}${path.delivered ? '' : `: ${path.disposition}`}`
 }
 
-function silence(name: string, testimony: Testimony, options: TextOptions): string[] {
+/** `trivial`: all agree, and what was not seen changes nothing. */
+function silence(name: string, testimony: Testimony, trivial: boolean, options: TextOptions): string[] {
 	if ('silent' in testimony) return ['', options.paint('dim', `${name}: ${testimony.silent}`)]
-	if (testimony.missing.length === 0) return []
+	if (testimony.missing.length === 0 || (trivial && !options.wide)) return []
 	return ['', ...testimony.missing.map((text) => options.paint('dim', `${name} could not see: ${text}`))]
 }

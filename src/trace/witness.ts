@@ -21,6 +21,8 @@ export interface Point {
 	readonly rules: readonly RuleHit[]
 	/** Further lines: each search-list query, each policy that did not match, the time of each hop. */
 	readonly details: readonly string[]
+	/** What stands for the details where there is little room. */
+	readonly summary?: string
 	/** false: this data plane does not carry out what the stage says yet. */
 	readonly enforced?: boolean
 }

@@ -213,13 +213,14 @@ function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision
 function servicePoint(way: Way): readonly Point[] {
 	if (way.translated === undefined) return []
 	const { ip, port } = way.translated
+	const rules = way.translating.filter((r) => r.elements.length > 0 || /dnat|snat|masquerade/.test(r.text))
 	return [
 		{
 			stage: 'service',
 			result: `${ip}:${port}`,
 			text: `→ ${ip}:${port}`,
-			because: way.translating.flatMap((r) => r.because),
-			rules: way.translating.filter((r) => r.elements.length > 0 || /dnat|snat|masquerade/.test(r.text)),
+			because: rules.flatMap((r) => r.because),
+			rules,
 			details:
 				way.sourceChanged === undefined
 					? []
