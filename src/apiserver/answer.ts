@@ -3,6 +3,7 @@
 import type { UnknownObject } from '../kube/objects/meta.ts'
 import type { JsonObject } from '../kube/schema/json.ts'
 import { type Call, shownBytes, shownObject } from './api.ts'
+import { metadataOnly } from './metadata-only.ts'
 import type { Accepted } from './negotiate.ts'
 import { refuse, statusOf } from './status.ts'
 import type { Entry } from './store.ts'
@@ -69,7 +70,7 @@ export async function objectAnswer(
 			)
 		}
 		case 'PartialObjectMetadata':
-			return encoded(call.accept, status, object.kind === 'Status' ? object : metadataOf(object), headers)
+			return encoded(call.accept, status, object.kind === 'Status' ? object : metadataOnly(object), headers)
 		default:
 			return call.accept.as satisfies never
 	}
@@ -81,11 +82,6 @@ export function tableOptions(call: Call): { include: 'None' | 'Metadata' | 'Obje
 		throw refuse('BadRequest', `includeObject must be None, Metadata or Object, not ${JSON.stringify(include)}`)
 	}
 	return { include, now: call.api.clock.now() }
-}
-
-/** The PartialObjectMetadata of an object. */
-export function metadataOf(object: UnknownObject): UnknownObject {
-	return { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata }
 }
 
 export interface ListFacts {
@@ -114,7 +110,7 @@ export async function listAnswer(call: Call, entries: readonly Entry[], facts: L
 			kind: 'PartialObjectMetadataList',
 			apiVersion: 'meta.k8s.io/v1',
 			metadata: facts,
-			items: objects.map(metadataOf),
+			items: objects.map(metadataOnly),
 		}
 	} else body = { kind: `${served.resource.kind}List`, apiVersion: served.apiVersion, metadata: facts, items: objects }
 	return encoded(accept, 200, body)

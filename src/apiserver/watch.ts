@@ -2,8 +2,9 @@
 // A watcher that does not keep up is ended (it resumes from its last version), never buffered without bound.
 
 import type { Clock } from '../base/clock.ts'
-import { metadataOf, tableOptions } from './answer.ts'
+import { tableOptions } from './answer.ts'
 import { type Call, shownBytes, shownObject } from './api.ts'
+import { metadataOnly } from './metadata-only.ts'
 import { isSelective, readCount, readRevision, readSelection, type Selection, selects } from './read.ts'
 import { cause, invalid, refuse } from './status.ts'
 import type { Change, ChangeType, Entry, Store } from './store.ts'
@@ -188,7 +189,7 @@ function formOf(call: Call, selection: Selection): (pending: Pending) => Uint8Ar
 				),
 			)
 		}
-		return lineOf('DELETED', call.accept.as === 'PartialObjectMetadata' ? metadataOf(left) : left)
+		return lineOf('DELETED', call.accept.as === 'PartialObjectMetadata' ? metadataOnly(left) : left)
 	}
 }
 
@@ -200,7 +201,7 @@ function writerOf(call: Call): Form {
 			if (served.fromKept === undefined) return (type, entry) => api.watches.lines.of(type, entry)
 			return (type, entry) => makeLine(type, shownBytes(served, entry))
 		case 'PartialObjectMetadata':
-			return (type, entry) => lineOf(type, metadataOf(shownObject(served, entry)))
+			return (type, entry) => lineOf(type, metadataOnly(shownObject(served, entry)))
 		case 'Table': {
 			const options = tableOptions(call)
 			// Only the first table carries the columns.
