@@ -84,7 +84,10 @@ function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in Wi
 /** Witnesses that speak at a stage must say the same; a stage the data plane does not carry out yet is not compared. */
 function agree(row: { should?: Point; would?: Point; did?: Point }): boolean {
 	if (row.should?.enforced === false) return true
-	const said = [row.should, row.would, row.did].filter((p) => p !== undefined).map((p) => p.result)
+	// What others answer outside of the cluster the manifests cannot know.
+	const said = [row.should, row.would, row.did].flatMap((p) =>
+		p === undefined || p.result === 'forwarded' ? [] : [p.result],
+	)
 	return new Set(said).size <= 1
 }
 
@@ -193,6 +196,9 @@ function fateOf(path: Chosen): string {
 	const decisive = path.did ?? path.would ?? path.should
 	if (decisive === undefined) return 'could not tell'
 	if (decisive.delivered) return 'delivered'
-	const reason = path.should !== undefined && !path.should.delivered ? path.should.disposition : decisive.disposition
+	const reason =
+		path.should !== undefined && !path.should.delivered && path.should.disposition !== 'left-cluster'
+			? path.should.disposition
+			: decisive.disposition
 	return `not delivered: ${reason}`
 }

@@ -51,7 +51,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 				? `refused at once${probe.errno === undefined ? '' : ` (${probe.errno})`}`
 				: `no answer in ${Math.round(probe.elapsed)} ms`,
 			because: [],
-			rules,
+			rules: rules.filter((r) => !r.text.startsWith('policy of chain')).slice(-2),
 			details: [],
 		})
 	}
@@ -110,7 +110,10 @@ function namePoint(answered: Answered): Point {
 				: `${answered.server} answered ${answered.address} in ${formatMilliseconds(total)}, ${answered.queries.length} ${answered.queries.length === 1 ? 'query' : 'queries'}`,
 		because: [],
 		rules: [],
-		details: answered.queries.map((q) => `${q.name} ${q.answer} ${formatMilliseconds(q.milliseconds)}`),
+		details:
+			answered.queries.length === 1 && answered.address !== undefined
+				? []
+				: answered.queries.map((q) => `${q.name} ${q.answer} ${formatMilliseconds(q.milliseconds)}`),
 	}
 }
 

@@ -64,6 +64,11 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			const d = draft('name')
 			d.details.push(`${step.name} ${step.answer === 'found' ? step.addresses.join(', ') : step.answer}`)
 			if (step.answer === 'found') d.because.push(...step.because)
+			if (step.answer === 'forwarded') {
+				d.result = 'forwarded'
+				d.text = `${step.name} is answered outside of the cluster`
+				d.because.push(...step.because)
+			}
 			d.details.push(...note)
 			return
 		}

@@ -268,7 +268,8 @@ function refused(input: WouldInput, way: Way, verdict: 'drop' | 'reject'): Path 
 		result: policy ? 'deny' : verdict,
 		text: `${verdict === 'reject' ? 'rejected' : 'dropped'} on ${way.nodes.at(-1)}`,
 		because: rules.flatMap((r) => r.because),
-		rules: rules.slice(-1),
+		// The rule that refused, and the one that sent the packet there.
+		rules: rules.slice(-2),
 		details: [],
 	}
 	return { chance: way.chance, points: [...servicePoint(way), point], disposition: verdict, delivered: false }
