@@ -10,6 +10,7 @@ import {
 	type ServerResponse,
 } from 'node:http'
 import { createServer, type Server, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ContainerLog } from './log.ts'
 import type { Listener, StandInContainer, WorkloadPod } from './protocol.ts'
 import { bindInPod } from './sockets.ts'
@@ -39,6 +40,11 @@ export function createStandInHttp(): StandInHttp {
 	}
 }
 
+/** Milliseconds for the connections that were on their way when the last Service let go. */
+const queueDelay = 30
+/** Milliseconds a connection that has not asked anything yet may still take to do so. */
+const firstRequestDelay = 1_000
+
 /** The first bytes of a request line (RFC 9112 §3): a method token and a space. */
 const httpMethods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'TRACE', 'CONNECT'].map((m) => `${m} `)
 const udpPayloadLimit = 65_507
@@ -58,7 +64,7 @@ export function openStandIn(
 	http: StandInHttp,
 ): StandIn {
 	const open = new Map<string, { close(): void }>()
-	const connections = new Map<Socket, { active: number }>()
+	const connections = new Map<Socket, { active: number; served: number }>()
 	let stopping = false
 
 	const identity = {
@@ -76,7 +82,10 @@ export function openStandIn(
 		const state = connections.get(connection)
 		if (state !== undefined) state.active++
 		response.once('close', () => {
-			if (state !== undefined) state.active--
+			if (state !== undefined) {
+				state.active--
+				state.served++
+			}
 			if (stopping) connection.end()
 		})
 		const client = clientOf(connection)
@@ -103,7 +112,7 @@ export function openStandIn(
 	}
 
 	function accept(connection: Socket): void {
-		connections.set(connection, { active: 0 })
+		connections.set(connection, { active: 0, served: 0 })
 		connection.on('close', () => connections.delete(connection))
 		connection.on('error', () => {})
 		let head: Buffer = Buffer.alloc(0)
@@ -168,16 +177,30 @@ export function openStandIn(
 				log.write('stdout', `stand-in for image ${container.image}: listening on ${key}`)
 			}
 		},
-		stop(grace) {
+		async stop(grace) {
+			if (grace > 0) {
+				// Nobody is sent here any more, but what was sent just now waits in the accept queue: closing the
+				// listener would reset it.
+				await sleep(Math.min(grace, queueDelay))
+			}
 			stopping = true
 			for (const listener of open.values()) listener.close()
 			open.clear()
-			for (const [connection, state] of connections) if (state.active === 0) connection.end()
-			const ended = [...connections.keys()].map((c) => new Promise<void>((resolve) => c.once('close', () => resolve())))
+			for (const [connection, state] of connections) if (state.served > 0 && state.active === 0) connection.end()
+			const finish = setTimeout(
+				() => {
+					for (const [connection, state] of connections) if (state.active === 0) connection.end()
+				},
+				Math.min(grace, firstRequestDelay),
+			)
 			const cut = setTimeout(() => {
 				for (const connection of connections.keys()) connection.destroy()
 			}, grace)
-			return Promise.all(ended).then(() => clearTimeout(cut))
+			await Promise.all(
+				[...connections.keys()].map((c) => new Promise<void>((resolve) => c.once('close', () => resolve()))),
+			)
+			clearTimeout(finish)
+			clearTimeout(cut)
 		},
 	}
 }
