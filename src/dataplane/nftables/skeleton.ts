@@ -72,9 +72,9 @@ export function chainsOf(shape: Shape): NftChain[] {
 		{ name: 'output', base: base('nat', 'output', dstnat), rules: translate },
 		{ name: names.services, rules: servicesRules(shape) },
 		...picks(shape),
-		{ name: 'filter-forward', base: base('filter', 'forward', beforeFilter), rules: [...remember, ...refuse] },
-		{ name: 'filter-input', base: base('filter', 'input', beforeFilter), rules: [...remember, ...refuse] },
-		{ name: 'filter-output', base: base('filter', 'output', beforeFilter), rules: [...remember, ...refuse] },
+		{ name: 'filter-forward', base: base('filter', 'forward', beforeFilter), rules: [...refuse, ...remember] },
+		{ name: 'filter-input', base: base('filter', 'input', beforeFilter), rules: [...refuse, ...remember] },
+		{ name: 'filter-output', base: base('filter', 'output', beforeFilter), rules: [...refuse, ...remember] },
 		{ name: names.unserved, rules: unservedRules(family) },
 		{
 			name: names.reject,

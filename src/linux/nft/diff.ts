@@ -12,6 +12,7 @@ import {
 	type NftTable,
 	orderChains,
 	orderSets,
+	orderTables,
 	ruleWithoutState,
 } from './program.ts'
 
@@ -26,14 +27,17 @@ export interface DiffOptions {
  */
 export function diffPrograms(have: NftProgram | undefined, want: NftProgram, options: DiffOptions): NftChange[] {
 	const changes: NftChange[] = []
+	const created: NftTable[] = []
 	diffTables((have ?? emptyProgram).tables, want.tables, (_, before, after) => {
 		if (after === undefined) {
 			if (before !== undefined && options.owns(before)) changes.push({ ...placeOf(before), op: 'delete-table' })
-		} else if (before === undefined) {
-			if (have === undefined) changes.push({ ...placeOf(after), op: 'delete-table', ifPresent: true })
-			create(after, changes)
-		} else changeTable(before, after, changes)
+		} else if (before === undefined) created.push(after)
+		else changeTable(before, after, changes)
 	})
+	for (const table of orderTables(created)) {
+		if (have === undefined) changes.push({ ...placeOf(table), op: 'delete-table', ifPresent: true })
+		create(table, changes)
+	}
 	return changes
 }
 

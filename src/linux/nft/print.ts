@@ -13,8 +13,9 @@ import {
 	type NftTable,
 	orderChains,
 	orderSets,
+	orderTables,
 } from './program.ts'
-import { type Family, families } from './wire.ts'
+import type { Family } from './wire.ts'
 
 export interface PrintOptions {
 	/** As `nft -a`: the kernel's handles, to find or delete a rule by. */
@@ -25,17 +26,8 @@ export interface PrintOptions {
 
 /** The whole ruleset; ends with a newline unless empty. */
 export function printProgram(program: NftProgram, options: PrintOptions = {}): string {
-	const tables = [...program.tables].map(([, table]) => table)
-	// The kernel lists family by family, tables of a family in the order they came.
-	tables.sort(
-		(a, b) =>
-			familyOrder(a.family) - familyOrder(b.family) || (a.handle ?? 0) - (b.handle ?? 0) || (a.name < b.name ? -1 : 1),
-	)
+	const tables = orderTables([...program.tables].map(([, table]) => table))
 	return tables.map((table) => printTable(table, options)).join('')
-}
-
-function familyOrder(family: Family): number {
-	return families[family]
 }
 
 export function printTable(table: NftTable, options: PrintOptions = {}): string {

@@ -4,7 +4,7 @@
 import { emptyTable, type Table, tableOf } from '../../base/table.ts'
 import type { Field } from './datatype.ts'
 import type { Expression } from './expr/expression.ts'
-import { type Family, hookNames } from './wire.ts'
+import { type Family, families, hookNames } from './wire.ts'
 
 export interface NftProgram {
 	/** By tableKey: `ip podwire`. */
@@ -86,6 +86,14 @@ export function tableKey(family: Family, name: string): string {
 
 export function findTable(program: NftProgram, family: string, name: string): NftTable | undefined {
 	return program.tables.get(`${family} ${name}`)
+}
+
+/** Tables in the order they are made and nft lists them. */
+export function orderTables(tables: Iterable<NftTable>): NftTable[] {
+	return [...tables].sort(
+		(a, b) =>
+			(a.handle ?? 0) - (b.handle ?? 0) || families[a.family] - families[b.family] || compareText(a.name, b.name),
+	)
 }
 
 /** Chains in the order they are made and nft lists them: base chains along a packet's path, then the others by name. */

@@ -26,8 +26,9 @@ export function u64(attributes: ReadonlyMap<number, Buffer>, type: number): numb
 
 /** The value inside a nested data attribute, as hexadecimal text. */
 export function dataValue(attributes: ReadonlyMap<number, Buffer>, type: number): string {
-	// NFTA_DATA_VALUE is the only attribute inside.
-	return attributes.get(type)?.subarray(4).toString('hex') ?? ''
+	// NFTA_DATA_VALUE is the only attribute inside; its own length leaves the padding out.
+	const inner = attributes.get(type)
+	return inner === undefined ? '' : inner.toString('hex', 4, inner.readUInt16LE(0))
 }
 
 /** Unsigned number of a C enum whose names are listed in order. */

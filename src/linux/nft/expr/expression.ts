@@ -112,23 +112,25 @@ export function encodeExpression(e: Expression, out: NetlinkEncoder): void {
 
 /** Reads NFTA_RULE_EXPRESSIONS. */
 export function decodeExpressions(list: Buffer): Expression[] {
-	return elementsOf(list).map((element) => {
-		const parts = attributesOf(element)
-		const name = readString(parts.get(EXPR.NAME) ?? Buffer.alloc(0))
-		const data = parts.get(EXPR.DATA) ?? Buffer.alloc(0)
-		const attributes = attributesOf(data)
-		const codec = byName.get(name)
-		if (name === 'immediate' && attributesOf(attributes.get(2) ?? Buffer.alloc(0)).has(2))
-			return verdict.decode(attributes)
-		if (
-			codec === undefined ||
-			(name === 'bitwise' && !isMaskXor(attributes)) ||
-			(name === 'dynset' && hasInner(attributes))
-		) {
-			return { kind: 'unknown', name, data: data.toString('hex') }
-		}
-		return codec.decode(attributes)
-	})
+	return elementsOf(list).map(decodeExpression)
+}
+
+function decodeExpression(element: Buffer): Expression {
+	const parts = attributesOf(element)
+	const name = readString(parts.get(EXPR.NAME) ?? Buffer.alloc(0))
+	const data = parts.get(EXPR.DATA) ?? Buffer.alloc(0)
+	const attributes = attributesOf(data)
+	const codec = byName.get(name)
+	if (name === 'immediate' && attributesOf(attributes.get(2) ?? Buffer.alloc(0)).has(2))
+		return verdict.decode(attributes)
+	if (
+		codec === undefined ||
+		(name === 'bitwise' && !isMaskXor(attributes)) ||
+		(name === 'dynset' && hasInner(attributes))
+	) {
+		return { kind: 'unknown', name, data: data.toString('hex') }
+	}
+	return codec.decode(attributes)
 }
 
 /** A dynset with expressions of its own (`limit`, `counter` per element) is kept byte for byte. */
