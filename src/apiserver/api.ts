@@ -27,6 +27,8 @@ export interface Api {
 	readonly kubelet: KubeletApi | undefined
 	readonly metrics: Metrics
 	readonly tokens: TokenIssuer
+	/** Answers /openapi; loaded when it is first asked for. */
+	openApi(): Promise<(request: Request) => Response>
 	/** Hears of our own bugs, which clients see as 500. */
 	reportFault(error: unknown, request: Request): void
 	/** RFC 3339 with seconds, as objects carry it. */

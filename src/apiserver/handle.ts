@@ -75,10 +75,9 @@ async function answerOther(api: Api, request: Request, path: string, query: URLS
 		case 'metrics':
 			readOnly()
 			return text(200, metricsText(api))
-		case 'openapi': {
+		case 'openapi':
 			readOnly()
-			return text(404, '404 page not found\n')
-		}
+			return (await api.openApi())(request)
 		case 'api':
 			readOnly()
 			if (parts.length > 2) throw noSuchResource()

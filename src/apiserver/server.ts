@@ -14,6 +14,7 @@ import { createMetrics } from './metrics.ts'
 import { createRegistry, type Registry } from './registry.ts'
 import type { Store } from './store.ts'
 import { createTokenIssuer } from './tokens.ts'
+import { version } from './version.ts'
 import { Watches } from './watch.ts'
 
 export interface ApiServerOptions {
@@ -57,6 +58,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 	const { store, clock } = options
 	const serviceCidrs = options.serviceCidrs ?? [parseCidr('10.96.0.0/16')]
 	const registry = createRegistry()
+	let openApi: ReturnType<Api['openApi']> | undefined
 	const api: Api = {
 		store,
 		clock,
@@ -71,6 +73,18 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		kubelet: options.kubelet,
 		metrics: createMetrics(),
 		tokens: createTokenIssuer(options.tokenKey),
+		openApi: () =>
+			(openApi ??= import('./openapi/serve.ts').then(({ createOpenApi }) =>
+				createOpenApi(
+					{
+						all: () => registry.all(),
+						get generation() {
+							return registry.generation
+						},
+					},
+					version.gitVersion,
+				),
+			)),
 		reportFault: (error, request) => options.onFault?.(error, request),
 		now: () => `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
 	}
