@@ -3,7 +3,7 @@
 
 import { isFailure, messageOf } from '../base/failure.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
-import { Capture, type CapturedPacket } from '../linux/capture.ts'
+import { Capture, type CapturedPacket, waitForTimestamps } from '../linux/capture.ts'
 import { type Connection, openConntrack, protocolNumber, readConntrack, type Tuple } from '../linux/conntrack.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetns, openNetns } from '../linux/netns.ts'
@@ -75,6 +75,12 @@ export class Observation {
 		if (nft === undefined) return
 		this.program = this.#try('nftables rules', () => readProgram(nft, (_, name) => name !== traceTable))
 		if (this.#traces !== undefined) this.#try('nftables tracing', () => applyChanges(nft, traceChanges(flow)))
+	}
+
+	/** Resolves when packets are stamped as they pass; notes it where that cannot be seen. */
+	async ready(): Promise<void> {
+		if (this.#capture === undefined || (await waitForTimestamps(this.#netns))) return
+		this.#note('exact times', 'the kernel does not stamp packets as they pass')
 	}
 
 	/** What crossed the interfaces so far, in this namespace's order, with device names. */

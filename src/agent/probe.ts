@@ -90,6 +90,7 @@ export async function probe(request: ProbeRequest, access: ProbeAccess): Promise
 				missing.push(`everything on ${whereText(where)}: ${messageOf(e)}`)
 			}
 		}
+		await observations.at(-1)?.ready()
 		const payload = request.payload === undefined ? undefined : Buffer.from(request.payload, 'base64')
 		const result = await connection.run(request.to, request.port, request.timeout, payload)
 		const { answer } = result

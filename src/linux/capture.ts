@@ -1,20 +1,27 @@
 // The packets of one connection as they cross the interfaces of one namespace, with the kernel's own timestamps:
 // a packet socket with a filter in the kernel, so that nothing else is copied. Reference: man 7 packet, man 7 socket.
 
+import { setTimeout } from 'node:timers/promises'
+import { isFailure } from '../base/failure.ts'
 import { type Ip, ipFromBytes } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
 import { protocolNumber } from './conntrack.ts'
+import { inNetns } from './netns.ts'
 import {
+	AF_INET,
 	AF_PACKET,
 	attachFilter,
 	bind,
 	close,
+	getsockname,
+	inetAddress,
 	MessageReceiver,
 	SO_RCVBUF,
 	SO_RCVBUFFORCE,
 	SO_TIMESTAMPNS,
 	SOCK_DGRAM,
 	SOL_SOCKET,
+	sendto,
 	setsockopt,
 	socket,
 	trySetsockopt,
@@ -97,6 +104,37 @@ export class Capture {
 	}
 }
 
+/**
+ * Resolves once the kernel stamps packets as they pass: it begins a moment after the first Capture asked for stamps,
+ * and until then a packet gets the time at which it is read. False where that could not be seen in 100 ms (loopback of
+ * the namespace `netns` is down, say): then times are not exact.
+ */
+export async function waitForTimestamps(netns: number): Promise<boolean> {
+	const receiver = new MessageReceiver(16)
+	const fd = inNetns(netns, () => socket(AF_INET, SOCK_DGRAM, 0))
+	try {
+		setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)
+		bind(fd, inetAddress(new Uint8Array([127, 0, 0, 1]), 0))
+		const self = getsockname(fd)
+		for (let attempt = 0; attempt < 30; attempt++) {
+			// Two datagrams sent apart and read together: their stamps are as far apart only if made on the way.
+			sendto(fd, new Uint8Array(1), self)
+			await setTimeout(2)
+			sendto(fd, new Uint8Array(1), self)
+			// One after the other: a message is a view that the next one overwrites.
+			const first = timestampOf(receiver.receive(fd)?.control)
+			const second = timestampOf(receiver.receive(fd)?.control)
+			if (first !== 0n && second - first > 1_000_000n) return true
+		}
+		return false
+	} catch (e) {
+		if (isFailure(e)) return false
+		throw e
+	} finally {
+		close(fd)
+	}
+}
+
 function decodePacket(bytes: Uint8Array, address: Uint8Array, control: Uint8Array): CapturedPacket | undefined {
 	const packet = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 	const from = new DataView(address.buffer, address.byteOffset, address.byteLength)
@@ -168,7 +206,8 @@ function decodeHeaders(packet: Buffer):
 }
 
 /** struct cmsghdr { size_t length; int level; int type; } then struct timespec. */
-function timestampOf(control: Uint8Array): bigint {
+function timestampOf(control: Uint8Array | undefined): bigint {
+	if (control === undefined) return 0n
 	const view = new DataView(control.buffer, control.byteOffset, control.byteLength)
 	for (let at = 0; at + 16 <= control.length; ) {
 		const length = Number(view.getBigUint64(at, true))

@@ -38,8 +38,18 @@ import { type Bench, cidr, ip, reasonToSkip, withNodes } from './two-nodes.ts'
 
 const service = ip('10.96.0.10')
 
+interface Pods extends Bench {
+	/** Closed after the test, however it ends. */
+	readonly servers: Server[]
+}
+
 /** A TCP server inside a pod: the socket is made there, node serves it. */
-async function serve(pod: Attachment, port: number, greet: (send: (text: string) => void) => void): Promise<Server> {
+async function serve(
+	{ servers }: Pods,
+	pod: Attachment,
+	port: number,
+	greet: (send: (text: string) => void) => void,
+): Promise<void> {
 	const fd = inNetnsAt(pod.namespace, () => {
 		const made = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)
 		bind(made, inetAddress(ipToBytes(pod.ips[0]!), port))
@@ -51,9 +61,9 @@ async function serve(pod: Attachment, port: number, greet: (send: (text: string)
 		client.on('data', (data) => client.end(`you said ${data.toString().split('\r')[0]}`))
 		greet((text) => client.write(text))
 	})
+	servers.push(server)
 	server.listen({ fd })
 	await once(server, 'listening')
-	return server
 }
 
 const word = (address: Ip) => Buffer.from(ipToBytes(address)).toString('hex')
@@ -134,15 +144,18 @@ const way = (sightings: readonly Sighting[], reply: boolean) =>
 describe('probe', { skip: reasonToSkip() }, () => {
 	const both = ['node-1', 'node-2']
 
-	async function withPods(
-		test: (bench: Bench, client: Attachment, server: Attachment) => Promise<void>,
-	): Promise<void> {
+	async function withPods(test: (bench: Pods, client: Attachment, server: Attachment) => Promise<void>): Promise<void> {
 		await withNodes(async (bench) => {
 			const client = bench.attachment(1, 'client', '10.244.0.2')
 			const server = bench.attachment(2, 'server', '10.244.1.2')
 			await bench.nodes[0]!.wire([client])
 			await bench.nodes[1]!.wire([server])
-			await test(bench, client, server)
+			const servers: Server[] = []
+			try {
+				await test({ ...bench, servers }, client, server)
+			} finally {
+				for (const each of servers) each.close()
+			}
 			for (const node of both)
 				assert.ok(!tablesOf(bench.at(node)).some((name) => name.includes('trace')), 'the trace table stayed')
 		})
@@ -161,9 +174,8 @@ describe('probe', { skip: reasonToSkip() }, () => {
 	it('follows a TCP connection through a Service to the pod on the other node and back', async () => {
 		await withPods(async (bench, client, server) => {
 			install(bench.at('node-1'), { nat: [translate(6, 80, server.ips[0]!, 8080, 'default/web')] })
-			const web = await serve(server, 8080, (send) => send('hello, I am server\n'))
+			await serve(bench, server, 8080, (send) => send('hello, I am server\n'))
 			const result = await probe(request({}), accessOf(bench, [client, server]))
-			web.close()
 			assert.deepEqual(result.missing, [])
 			assert.equal(result.outcome, 'connected')
 			assert.equal(result.source.ip, '10.244.0.2')
@@ -226,9 +238,8 @@ describe('probe', { skip: reasonToSkip() }, () => {
 
 	it('asks a server that waits to be asked', async () => {
 		await withPods(async (bench, client, server) => {
-			const web = await serve(server, 8080, () => undefined)
+			await serve(bench, server, 8080, () => undefined)
 			const result = await probe(request({ to: server.ips[0]!, port: 8080 }), accessOf(bench, [client, server]))
-			web.close()
 			assert.equal(result.answer, 'you said GET / HTTP/1.1')
 			assert.deepEqual(result.conntrack, [])
 		})
@@ -316,7 +327,7 @@ describe('probe', { skip: reasonToSkip() }, () => {
 				applyChanges(nft, left)
 				nft.close()
 			})
-			const web = await serve(server, 8080, (send) => send('hi\n'))
+			await serve(bench, server, 8080, (send) => send('hi\n'))
 			const prober = createProber(access)
 			const probes = [1, 2, 3].map(() =>
 				prober.probe(request({ from: { node: 'node-1' }, to: server.ips[0]!, port: 8080, nodes: [...both, 'node-9'] })),
@@ -327,7 +338,6 @@ describe('probe', { skip: reasonToSkip() }, () => {
 				assert.deepEqual(result.missing, ['everything on node "node-9": it is not on this machine'])
 				assert.deepEqual(way(result.sightings, false).at(0), 'node-1 eth0 out 172.18.0.2>10.244.1.2 S')
 			}
-			web.close()
 			await assert.rejects(probe(request({ from: { pod: 'default/gone' } }), access), { code: 'NotFound' })
 			await assert.rejects(probe(request({ protocol: 'SCTP' }), access), { code: 'Unsupported' })
 		})

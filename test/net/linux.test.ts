@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type Cidr, type Ip, ipToBytes } from '../../src/base/ip.ts'
-import { Capture } from '../../src/linux/capture.ts'
+import { Capture, waitForTimestamps } from '../../src/linux/capture.ts'
 import {
 	deleteConnections,
 	findConnection,
@@ -289,11 +289,13 @@ describe('linux kernel', { skip: reasonToSkip() }, () => {
 
 	it('sees the packets of one flow, and no other, with direction and time', async () => {
 		await withPair(async (at) => {
+			const netns = openNetns(at('a'))
 			const client = udp(at('a'), '10.0.0.1')
 			const server = udp(at('b'), '10.0.0.2')
 			const filter = { protocol: 'UDP', port: portOf(client) } as const
 			const a = inNetnsAt(at('a'), () => new Capture(filter))
 			const b = inNetnsAt(at('b'), () => new Capture(filter))
+			assert.equal(await waitForTimestamps(netns), true)
 			const other = udp(at('a'), '10.0.0.1')
 			const to = inetAddress(ipToBytes(ip('10.0.0.2')), portOf(server))
 			sendto(other, Buffer.from('not this one'), to)
@@ -321,7 +323,7 @@ describe('linux kernel', { skip: reasonToSkip() }, () => {
 			)
 			a.close()
 			b.close()
-			for (const fd of [client, server, other]) close(fd)
+			for (const fd of [client, server, other, netns]) close(fd)
 		})
 	})
 
