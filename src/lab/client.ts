@@ -7,6 +7,7 @@ import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import type { Transport } from '../kube/transport.ts'
 import { fromJson } from '../linux/nft/program.ts'
+import type { LabConfig } from './config.ts'
 import type { Sources } from './control.ts'
 import { unixTransport } from './http.ts'
 import { labPaths } from './paths.ts'
@@ -24,6 +25,8 @@ export interface LabClient {
 	context(): Promise<OwnContext>
 	putSources(sources: Sources): Promise<void>
 	getSources(): Promise<Sources>
+	/** The image map for containers started from now on; running ones stay as they are. */
+	putConfig(config: LabConfig): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
 	stop(): Promise<void>
 }
@@ -104,6 +107,9 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		context: async () => (await call('GET', '/context')) as OwnContext,
 		async putSources(sources) {
 			await call('PUT', '/sources', sources)
+		},
+		async putConfig(config) {
+			await call('PUT', '/config', config)
 		},
 		getSources: async () => (await call('GET', '/sources')) as Sources,
 		async stop() {

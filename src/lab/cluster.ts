@@ -34,7 +34,8 @@ export interface ClusterOptions {
 	readonly nodes: readonly LabNode[]
 	readonly runtime: PodRuntime
 	readonly attachments: AttachmentStore
-	readonly config: LabConfig
+	/** The image map now in force. */
+	readonly config: () => LabConfig
 	/** PEM of the API server's authority. */
 	readonly caCertificate?: string
 	/** The nodes' data planes; undefined: paper. */

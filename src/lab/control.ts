@@ -11,6 +11,7 @@ import { linksToJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import { toJson } from '../linux/nft/program.ts'
 import type { ObjectSource } from '../model/state.ts'
+import type { LabConfig } from './config.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
 export type Sources = Readonly<Record<string, ObjectSource>>
@@ -22,6 +23,8 @@ export interface ControlHandlers {
 	getSources(): Sources
 	/** Durable when it returns. */
 	putSources(sources: Sources): void
+	/** In force for containers started from now on. */
+	putConfig(config: LabConfig): void
 	/** undefined on paper, and while starting. */
 	readonly agent: NodeAgentApi | undefined
 	/** Served below /kube as administrator, upgrades too; undefined while starting. */
@@ -92,6 +95,9 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			return sendJson(response, 200, handlers.getSources())
 		case 'PUT /sources':
 			handlers.putSources((await readJson(message)) as Sources)
+			return sendJson(response, 200, {})
+		case 'PUT /config':
+			handlers.putConfig((await readJson(message)) as LabConfig)
 			return sendJson(response, 200, {})
 		case 'POST /probe': {
 			if (handlers.agent === undefined) return unavailable(response, 'there is no kernel to probe')

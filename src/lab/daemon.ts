@@ -46,6 +46,7 @@ export async function runDaemon(
 	let agent: NodeAgentApi | undefined
 	let api: LabApi | undefined
 	let sources = readSources(paths.sources)
+	let { config } = options
 	const stopped = Promise.withResolvers<void>()
 	let stopping: Promise<void> | undefined
 
@@ -67,6 +68,9 @@ export async function runDaemon(
 			writeSources(paths.sources, next)
 			sources = next
 			cluster?.view.setSources(next)
+		},
+		putConfig(next) {
+			config = next
 		},
 		get agent() {
 			return agent
@@ -167,7 +171,7 @@ export async function runDaemon(
 			nodes,
 			runtime,
 			attachments: openAttachments(paths.attachments),
-			config: options.config,
+			config: () => config,
 			caCertificate: api.caCertificate,
 			...(kernel === undefined ? {} : { planes: kernel.planes }),
 			agentEvents: {

@@ -53,7 +53,7 @@ export async function createPaperCluster(
 		nodes: labNodes(options.nodes ?? 3, nodeIp),
 		runtime: createPaperRuntime(clock),
 		attachments: memoryAttachments(),
-		config: emptyConfig,
+		config: () => emptyConfig,
 		netnsOfNode: () => '',
 		netnsOfPod: () => '',
 		podFolder: undefined,

@@ -95,6 +95,15 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 	}
 }
 
+/** Where Node keeps compiled sources between starts: halves the start of a lab. No state: may go at any time. */
+export function compileCacheFolder(
+	env: { readonly XDG_CACHE_HOME?: string } = process.env,
+	home: string = homedir(),
+): string {
+	const base = env.XDG_CACHE_HOME?.startsWith('/') ? env.XDG_CACHE_HOME : join(home, '.cache')
+	return join(base, 'podwire', 'compile')
+}
+
 /** Makes the lab's folders, 0700. Throws Failure CannotWrite with the reason (no rights, disk full). */
 export function makeLabFolders(paths: LabPaths): void {
 	for (const path of [paths.state, paths.runtime, paths.namespaces, paths.pods, paths.pki]) {

@@ -18,7 +18,7 @@ import { Failure, isFailure, messageOf } from '../base/failure.ts'
 import { controlClient, type LabClient } from './client.ts'
 import type { LabConfig } from './config.ts'
 import type { DaemonOptions } from './daemon-options.ts'
-import { checkLabName, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
+import { checkLabName, compileCacheFolder, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
 import { labMark } from './pod-process.ts'
 import {
 	findMarkedProcesses,
@@ -63,7 +63,9 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 	try {
 		const record = readRecord(paths)
 		if (record !== undefined && isAlive(record.daemon)) {
-			return { ...(await waitRunning(paths, options, undefined)), created: false }
+			const running = await waitRunning(paths, options, undefined)
+			await running.client.putConfig(options.config)
+			return { ...running, created: false }
 		}
 		const child = await spawnDaemon(paths, options, record)
 		return { ...(await waitRunning(paths, options, child)), created: true }
@@ -117,7 +119,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		detached: true,
 		// 3: the API's listening socket, which stays in the host's network; 4: closed or written when the control socket answers.
 		stdio: ['ignore', log, log, (server as unknown as { _handle: { fd: number } })._handle.fd, 'pipe'],
-		env: { ...process.env, [labMark]: paths.runtime },
+		env: { NODE_COMPILE_CACHE: compileCacheFolder(), ...process.env, [labMark]: paths.runtime },
 		cwd: '/',
 	})
 	closeSync(log)

@@ -32,7 +32,8 @@ export interface KubeletOptions {
 	readonly services: Informer<Service>
 	readonly network: PodNetwork
 	readonly runtime: PodRuntime
-	readonly config: LabConfig
+	/** The image map now in force. */
+	readonly config: () => LabConfig
 	readonly dns: () => ClusterDns
 	readonly netnsOfNode: (node: string) => string
 	/** Folder for the pods' files; undefined on paper, where none are written. */
@@ -71,7 +72,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 	}
 
 	const plan = (pod: Pod, container: Container): ContainerPlan =>
-		planContainer(pod, container, servicesIn(pod.metadata.namespace as string), options.config)
+		planContainer(pod, container, servicesIn(pod.metadata.namespace as string), options.config())
 
 	/** Writes /etc/resolv.conf and /etc/hosts of the pod; the folder that holds them. */
 	function writeFiles(pod: Pod, wiring: PodWiring): string {
