@@ -169,7 +169,7 @@ function describeType(type: TypeSchema): string {
 export function wordsOf(name: string): string {
 	const words = name
 		.replace(/([a-z0-9])([A-Z])/g, '$1 $2')
-		.replace(/([A-Z]+)([A-Z][a-z])/g, '$1 $2')
+		.replace(/([A-Z]+)([A-Z](?!s(?![a-z]))[a-z])/g, '$1 $2')
 		.split(' ')
 		.map((word) => (/^[A-Z0-9]{2,}s?$/.test(word) ? word : word.toLowerCase()))
 		.join(' ')
@@ -179,8 +179,6 @@ export function wordsOf(name: string): string {
 function describeField(field: FieldSchema, owner: TypeSchema): string {
 	const sentences = [`${wordsOf(field.name)} of the ${partsOf(owner.name).short}.`]
 	const { value } = field
-	const scalar = value.type === 'list' ? value.items : value
-	if (scalar.type === 'string' && scalar.enum) sentences.push(`One of ${scalar.enum.map((v) => `"${v}"`).join(', ')}.`)
 	if (value.type === 'list' && value.listType === 'map')
 		sentences.push(`Items are told apart by ${value.listMapKeys.join(', ')}.`)
 	if (value.type === 'list' && value.listType === 'set') sentences.push('A set: no value twice.')

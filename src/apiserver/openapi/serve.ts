@@ -28,6 +28,9 @@ const swaggerProtobuf = [
 	'application/com.github.googleapis.gnostic.OpenAPIv2@68f4ded+protobuf',
 ]
 
+/** What the answer is called: '@' may not stand in a media type. */
+const protobufAnswer = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf'
+
 /** The answers to GET under /openapi; undefined: there is no such document (404), or not in an accepted form (406). */
 export function createOpenApi(source: OpenApiSource, serverVersion: string): (request: Request) => Response {
 	let generation = -1
@@ -56,11 +59,11 @@ export function createOpenApi(source: OpenApiSource, serverVersion: string): (re
 		const accept = request.headers.get('accept') ?? '*/*'
 		const acceptsJson = /application\/json|\*\/\*|application\/\*/.test(accept)
 		if (parts[1] === 'v2' && parts.length === 2) {
-			const protobuf = swaggerProtobuf.find((type) => accept.includes(type))
+			const protobuf = swaggerProtobuf.some((type) => accept.includes(type))
 			if (protobuf)
 				return respond(
 					request,
-					keep('v2 protobuf', () => answer(encodeSwagger(documentV2(source.all(), serverVersion)), protobuf)),
+					keep('v2 protobuf', () => answer(encodeSwagger(documentV2(source.all(), serverVersion)), protobufAnswer)),
 				)
 			if (!acceptsJson) return new Response(null, { status: 406 })
 			return respond(

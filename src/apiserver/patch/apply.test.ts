@@ -246,7 +246,7 @@ test('an update owns what it changed, parents that are new included', () => {
 	const made = updateManagedFields({ after, ...options('kubectl-create') })
 	assert.deepEqual(entries(made)[0]!.fieldsV1, {
 		'f:metadata': { 'f:labels': { '.': {}, 'f:a': {} } },
-		'f:spec': { '.': {}, 'f:replicas': {} },
+		'f:spec': { 'f:replicas': {} },
 	})
 	assert.equal(entries(made)[0]!.operation, 'Update')
 })
@@ -263,7 +263,7 @@ test('an update takes fields from others, and keeps its own from before', () => 
 	assert.deepEqual(
 		entries(scaled).map((e) => [e.manager, e.fieldsV1]),
 		[
-			['a', { 'f:spec': { '.': {}, 'f:paused': {} } }],
+			['a', { 'f:spec': { 'f:paused': {} } }],
 			['b', { 'f:spec': { 'f:replicas': {} } }],
 		],
 	)

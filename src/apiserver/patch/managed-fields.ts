@@ -1,6 +1,7 @@
 // metadata.managedFields: who owns which field.
 // Rules: k8s.io/apimachinery/pkg/util/managedfields and structured-merge-diff, as the documentation "Server-Side Apply".
 
+import { canonical } from '../../kube/schema/canonical.ts'
 import { isObject, type Json, type JsonObject, sameJson } from '../../kube/schema/json.ts'
 import type { TypeSchema } from '../../kube/schema/schema.ts'
 import {
@@ -110,7 +111,7 @@ export function claimUpdate(
 ): Claims {
 	const ignored = ignoredFields(options)
 	const shape = shapeOf(options.schema)
-	const differences = compare(before ?? {}, after, shape)
+	const differences = compare(before ?? emptyOf(after, options.schema), after, shape)
 	const changed = without(union(differences.modified, differences.added), ignored)
 	const removed = without(differences.removed, ignored)
 	const next = new Map<string, Claim>()
@@ -130,6 +131,12 @@ export function claimUpdate(
 	const id = identity(claim)
 	next.set(id, { ...claim, fields: union(own, next.get(id)?.fields ?? emptySet) })
 	return next
+}
+
+/** What a built-in type is before anything is set: structs are there, so nobody is the first to set them. */
+function emptyOf(object: JsonObject, schema: TypeSchema | undefined): JsonObject {
+	const { apiVersion, kind } = object
+	return schema?.wire ? canonical({ apiVersion, kind }, schema) : { apiVersion, kind }
 }
 
 export function ignoredFields(options: ManagerOptions): FieldSet {
