@@ -19,7 +19,7 @@ const args = process.argv.slice(2)
 const output = args.indexOf('-o')
 const json = output >= 0 && args[output + 1] === 'json'
 const full = args.includes('--full')
-const wanted = args.filter((a, i) => !a.startsWith('-') && i !== output + 1)
+const wanted = args.filter((a, i) => !a.startsWith('-') && (output < 0 || i !== output + 1))
 const unknown = wanted.filter((w) => !groups.some((g) => g.name === w))
 if (unknown.length > 0) {
 	process.stderr.write(`no group ${unknown.join(', ')}; there are: ${groups.map((g) => g.name).join(', ')}\n`)

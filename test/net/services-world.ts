@@ -71,7 +71,7 @@ export interface World {
 export const podIp = (i: number, family: 4 | 6 = 4) =>
 	ip(family === 4 ? `10.244.1.${i + 2}` : `fd00:10:244:1::${i + 2}`)
 
-export async function withWorld(pods: number, test: (world: World) => Promise<void>): Promise<void> {
+export async function withWorld<T>(pods: number, test: (world: World) => Promise<T>): Promise<T> {
 	const folder = mkdtempSync(join(tmpdir(), 'podwire-test-'))
 	const at = (name: string) => join(folder, name)
 	const made: string[] = []
@@ -93,7 +93,7 @@ export async function withWorld(pods: number, test: (world: World) => Promise<vo
 			writeSysctl('net.ipv4.conf.default.send_redirects', '0')
 		})
 		for (let i = 0; i < pods; i++) wirePod(node, make(`pod-${i}`), at(`pod-${i}`), i)
-		await test({
+		return await test({
 			node: at('node'),
 			outside: at('outside'),
 			pod: (i) => at(`pod-${i}`),
