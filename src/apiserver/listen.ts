@@ -2,7 +2,7 @@
 // any node:http server (the lab's control socket). HTTP/1.1 only: see docs/decisions/listener.md.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { Failure, messageOf } from '../base/failure.ts'
@@ -43,6 +43,12 @@ export async function listen(server: ApiServer, options: ListenOptions): Promise
 		rejectUnauthorized: false,
 	})
 	serve(http, (request) => userOf(request.socket as TLSSocket, request), server)
+	// Node forgets a connection once it is upgraded, and close() would wait for it for ever: we remember them all.
+	const connections = new Set<Socket>()
+	http.on('connection', (connection: Socket) => {
+		connections.add(connection)
+		connection.once('close', () => connections.delete(connection))
+	})
 	const where =
 		options.fd !== undefined ? `socket ${options.fd}` : `${options.host ?? '127.0.0.1'}:${options.port ?? 0}`
 	await new Promise<void>((resolve, reject) => {
@@ -53,7 +59,7 @@ export async function listen(server: ApiServer, options: ListenOptions): Promise
 		else http.listen({ host: options.host ?? '127.0.0.1', port: options.port ?? 0 }, resolve)
 	})
 	const address = http.address() as AddressInfo
-	return { host: address.address, port: address.port, close: () => closeServer(http) }
+	return { host: address.address, port: address.port, close: () => closeServer(http, connections) }
 }
 
 /** Makes a node:http server answer for the API server. `prefix` is cut from paths; others get 404. */
@@ -226,9 +232,9 @@ function userOf(socket: TLSSocket, request: IncomingMessage): User {
 	return { name, groups: [...groups, 'system:authenticated'] }
 }
 
-function closeServer(http: Server): Promise<void> {
+function closeServer(http: Server, connections: ReadonlySet<Socket>): Promise<void> {
 	return new Promise((resolve) => {
 		http.close(() => resolve())
-		http.closeAllConnections()
+		for (const connection of connections) connection.destroy()
 	})
 }
