@@ -4,7 +4,13 @@ import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 
 const unit = ['src/**/*.test.ts', 'test/layers.test.ts', 'test/scenarios/**/*.test.ts', 'test/laws/**/*.test.ts']
-const all = [...unit, 'test/suites/**/*.test.ts', 'test/net/**/*.test.ts', 'test/e2e/**/*.test.ts', 'test/docs/**/*.test.ts']
+const all = [
+	...unit,
+	'test/suites/**/*.test.ts',
+	'test/net/**/*.test.ts',
+	'test/e2e/**/*.test.ts',
+	'test/docs/**/*.test.ts',
+]
 
 const [which, ...patterns] = process.argv.slice(2)
 const globs = patterns.length > 0 ? patterns : which === 'unit' ? unit : which === undefined ? all : [which]

@@ -25,7 +25,11 @@ export async function run(options: { full: boolean }): Promise<readonly Row[]> {
 	rows.push(
 		existsSync(boutique)
 			? { ...bootRow('3 nodes and Online Boutique, command to ready', ['-f', boutique], repeats), bar: '≤ 2 s' }
-			: bootRow('3 nodes and the example shop (Online Boutique is not on this machine), command to ready', ['-f', shop], repeats),
+			: bootRow(
+					'3 nodes and the example shop (Online Boutique is not on this machine), command to ready',
+					['-f', shop],
+					repeats,
+				),
 	)
 	for (const count of options.full ? [250, 500, 1000] : [250, 1000]) {
 		const { seconds, kernelBytes, pods } = bootMany(count, count === 1000 && options.full ? 3 : 1)
@@ -65,7 +69,11 @@ function bootMany(count: number, repeats: number): { seconds: number[]; kernelBy
 		const each = count / 10
 		writeFileSync(file, Array.from({ length: 10 }, (_, i) => deployment(`app-${i}`, each)).join('---\n'))
 		const boots = Array.from({ length: repeats }, () => bootOnce(['--nodes', '5', '--timeout', '2m', '-f', file]))
-		return { seconds: boots.map((b) => b.seconds), kernelBytes: median(boots.map((b) => b.kernelBytes)), pods: boots[0]?.pods ?? count }
+		return {
+			seconds: boots.map((b) => b.seconds),
+			kernelBytes: median(boots.map((b) => b.kernelBytes)),
+			pods: boots[0]?.pods ?? count,
+		}
 	} finally {
 		rmSync(folder, { recursive: true, force: true })
 	}
@@ -98,7 +106,11 @@ function bootOnce(args: readonly string[]): Boot {
 	try {
 		const before = kernelMemory()
 		const begun = performance.now()
-		const up = spawnSync(process.execPath, [command, 'up', '-o', 'json', ...args], { env, encoding: 'utf8', maxBuffer: 64 << 20 })
+		const up = spawnSync(process.execPath, [command, 'up', '-o', 'json', ...args], {
+			env,
+			encoding: 'utf8',
+			maxBuffer: 64 << 20,
+		})
 		const seconds = (performance.now() - begun) / 1000
 		if (up.status !== 0) throw new Error(`podwire up ended with ${up.status}: ${up.stderr}`)
 		const kernelBytes = kernelMemory() - before
@@ -113,5 +125,8 @@ function bootOnce(args: readonly string[]): Boot {
 /** What the kernel holds for itself: slab, per-CPU data, kernel stacks. */
 function kernelMemory(): number {
 	const text = readFileSync('/proc/meminfo', 'utf8')
-	return ['Slab', 'Percpu', 'KernelStack'].reduce((sum, name) => sum + Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0) * 1024, 0)
+	return ['Slab', 'Percpu', 'KernelStack'].reduce(
+		(sum, name) => sum + Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0) * 1024,
+		0,
+	)
 }

@@ -34,11 +34,21 @@ for (const group of groups) {
 	rows.push(...(await run({ full })))
 }
 
-const machine = { kernel: release(), arch: process.arch, cpus: cpus().length, cpu: cpus()[0]?.model, node: process.version }
+const machine = {
+	kernel: release(),
+	arch: process.arch,
+	cpus: cpus().length,
+	cpu: cpus()[0]?.model,
+	node: process.version,
+}
 if (json) {
-	process.stdout.write(`${JSON.stringify({ apiVersion: 'podwire.dev/v1alpha1', kind: 'Bench', machine, rows }, null, 2)}\n`)
+	process.stdout.write(
+		`${JSON.stringify({ apiVersion: 'podwire.dev/v1alpha1', kind: 'Bench', machine, rows }, null, 2)}\n`,
+	)
 } else {
-	process.stdout.write(`Linux ${machine.kernel} ${machine.arch}, ${machine.cpus} × ${machine.cpu}, Node ${machine.node}\n\n`)
+	process.stdout.write(
+		`Linux ${machine.kernel} ${machine.arch}, ${machine.cpus} × ${machine.cpu}, Node ${machine.node}\n\n`,
+	)
 	for (const row of rows) process.stdout.write(`${text(row)}\n`)
 }
 
@@ -46,7 +56,8 @@ function text(row: Row): string {
 	const value = (n: number) => (n >= 100 ? n.toFixed(0) : n >= 1 ? n.toFixed(2) : n.toPrecision(2))
 	const spread = `[${value(row.spread[0])}, ${value(row.spread[1])}]`
 	const against = row.baseline === undefined ? '' : `  against ${value(row.baseline)} ${row.unit}`
-	const ratio = row.ratio === undefined ? '' : `  ratio ${row.ratio >= 0.01 ? row.ratio.toFixed(3) : row.ratio.toExponential(2)}`
+	const ratio =
+		row.ratio === undefined ? '' : `  ratio ${row.ratio >= 0.01 ? row.ratio.toFixed(3) : row.ratio.toExponential(2)}`
 	const bar = row.bar === undefined ? '' : `  (bar: ${row.bar})`
 	const note = row.note === undefined ? '' : `\n${' '.repeat(12)}${row.note}`
 	return `${row.group.padEnd(10)}  ${row.name}: ${value(row.ours)} ${row.unit} ${spread} n=${row.repeats}${against}${ratio}${bar}${note}`

@@ -61,8 +61,16 @@ for (const file of files) {
 
 test('every link to a file of the repository leads somewhere', () => {
 	const broken: string[] = []
-	for (const file of ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', ...globSync('docs/**/*.md', { cwd: root }), ...globSync('src/**/*.md', { cwd: root })]) {
-		for (const [, target] of readFileSync(join(root, file), 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)/g)) {
+	for (const file of [
+		'README.md',
+		'ARCHITECTURE.md',
+		'CONTRIBUTING.md',
+		...globSync('docs/**/*.md', { cwd: root }),
+		...globSync('src/**/*.md', { cwd: root }),
+	]) {
+		for (const [, target] of readFileSync(join(root, file), 'utf8').matchAll(
+			/\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)/g,
+		)) {
 			const path = join(root, file, '..', target ?? '')
 			if (!existsSync(path)) broken.push(`${file}: ${target}`)
 		}

@@ -12,14 +12,28 @@ const root = join(import.meta.dirname, '../..')
 test('the compiled package explains a flow', () => {
 	const folder = mkdtempSync(join(tmpdir(), 'pw-pack-'))
 	after(() => rmSync(folder, { recursive: true, force: true }))
-	const build = spawnSync('npx', ['tsc', '-p', 'tsconfig.build.json', '--outDir', join(folder, 'dist')], { cwd: root, encoding: 'utf8' })
+	const build = spawnSync('npx', ['tsc', '-p', 'tsconfig.build.json', '--outDir', join(folder, 'dist')], {
+		cwd: root,
+		encoding: 'utf8',
+	})
 	assert.equal(build.status, 0, build.stdout)
 	cpSync(join(root, 'src/kube/schema/types.json'), join(folder, 'dist/kube/schema/types.json'))
 	for (const name of ['bin', 'package.json']) cpSync(join(root, name), join(folder, name), { recursive: true })
 	symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
 	const run = spawnSync(
 		process.execPath,
-		[join(folder, 'bin/podwire.js'), 'trace', '-f', join(root, 'examples/shop'), '-n', 'shop', 'deploy/web', 'api:80', '-o', 'json'],
+		[
+			join(folder, 'bin/podwire.js'),
+			'trace',
+			'-f',
+			join(root, 'examples/shop'),
+			'-n',
+			'shop',
+			'deploy/web',
+			'api:80',
+			'-o',
+			'json',
+		],
 		{ encoding: 'utf8' },
 	)
 	assert.equal(run.status, 0, run.stderr)
