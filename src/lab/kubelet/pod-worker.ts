@@ -228,6 +228,8 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		// What a program was started with stays as it was: Service variables of later Services do not restart it.
 		const before = sent?.containers.find((c) => c.name === container.name)
 		if (before?.kind === 'program' && plan.kind === 'program' && before.image === container.image) return before
+		// Nor does a changed image map.
+		if (before !== undefined && before.kind !== plan.kind && before.image === container.image) return before
 		return context.prepare(pod, container, plan, wired)
 	}
 
