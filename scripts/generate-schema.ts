@@ -1,7 +1,8 @@
 // Writes src/kube/schema/types.json from the Go sources of the Kubernetes API: names, numbers, types and markers of
 // the fields. Facts only: no documentation text is read into the table. Development time only.
 //
-//   node scripts/generate-schema.ts <k8s.io/api> <k8s.io/apimachinery> <k8s.io/apiextensions-apiserver>
+//   node scripts/generate-schema.ts <k8s.io/api> <k8s.io/apimachinery> <k8s.io/apiextensions-apiserver> \
+//     <k8s.io/kube-aggregator>
 //
 // (each a module directory, as `go mod download -json k8s.io/api@VERSION` prints it)
 
@@ -62,9 +63,11 @@ const scalars = new Set(['string', 'bool', 'int32', 'int64', 'float64', 'uint32'
 
 const packages = new Map<string, GoPackage>()
 
-const [apiDir, machineryDir, extensionsDir] = process.argv.slice(2)
-if (!apiDir || !machineryDir || !extensionsDir) {
-	console.error('usage: generate-schema.ts <k8s.io/api> <k8s.io/apimachinery> <k8s.io/apiextensions-apiserver>')
+const [apiDir, machineryDir, extensionsDir, aggregatorDir] = process.argv.slice(2)
+if (!apiDir || !machineryDir || !extensionsDir || !aggregatorDir) {
+	console.error(
+		'usage: generate-schema.ts <k8s.io/api> <…/apimachinery> <…/apiextensions-apiserver> <…/kube-aggregator>',
+	)
 	process.exit(2)
 }
 for (const group of readdirSync(apiDir, { withFileTypes: true })) {
@@ -86,6 +89,12 @@ readPackage(
 	'k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1',
 	'apiextensions.v1',
 	'io.k8s.apiextensions-apiserver.pkg.apis.',
+)
+readPackage(
+	join(aggregatorDir, 'pkg/apis/apiregistration/v1'),
+	'k8s.io/kube-aggregator/pkg/apis/apiregistration/v1',
+	'apiregistration.v1',
+	'io.k8s.kube-aggregator.pkg.apis.',
 )
 write()
 
@@ -126,7 +135,7 @@ function readProto(text: string): GoPackage['proto'] {
 
 function readGo(text: string, pkg: GoPackage): void {
 	const file: GoFile = { imports: new Map() }
-	const imports = /^import \(([\s\S]*?)^\)/m.exec(text)?.[1] ?? ''
+	const imports = /^import \(([\s\S]*?)^\)/m.exec(text)?.[1] ?? /^import (.*)$/m.exec(text)?.[1] ?? ''
 	for (const m of imports.matchAll(/^\s*(\w+)?\s*"([^"]+)"/gm)) {
 		const path = m[2]!
 		file.imports.set(m[1] ?? path.split('/').at(-1)!, path)
