@@ -211,6 +211,15 @@ describe('probe', { skip: reasonToSkip() }, () => {
 			assert.ok((hit?.handle ?? 0) > 0)
 			assert.equal(hit?.verdict, 'accept')
 			assert.deepEqual(hit?.because, [objectOrigin('Service', 'default/web')])
+			// The first packet each way, each chain once: later packets of the connection tell nothing new.
+			assert.deepEqual(
+				result.rules.map((rule) => `${rule.node} ${rule.chain} ${rule.comment ?? rule.text}: ${rule.verdict}`),
+				[
+					'node-1 nat default/web: accept',
+					'node-1 filter policy of chain filter: accept',
+					'node-1 filter policy of chain filter: accept',
+				],
+			)
 			assert.equal(result.conntrack.length, 1)
 			assert.deepEqual(result.conntrack[0], {
 				node: 'node-1',
