@@ -54,7 +54,14 @@ function pathOfTrace(trace: Trace): Path {
 			...(d.enforced === undefined ? {} : { enforced: d.enforced }),
 		})
 	}
-	return { chance: trace.chance, points, disposition: trace.disposition, delivered: trace.disposition === 'delivered' }
+	const sticky = trace.hops.some((h) => h.steps.some((s) => s.step === 'endpoint' && s.affinity !== undefined))
+	return {
+		chance: trace.chance,
+		points,
+		disposition: trace.disposition,
+		delivered: trace.disposition === 'delivered',
+		...(sticky ? { sticky } : {}),
+	}
 }
 
 function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, trace: Trace): void {

@@ -34,6 +34,8 @@ export interface Path {
 	/** `delivered`, or the disposition that ended it (docs/dispositions.md), or what the socket saw: `refused`, `timeout`. */
 	readonly disposition: string
 	readonly delivered: boolean
+	/** Session affinity: a client that came before does not choose, it keeps the endpoint it had. */
+	readonly sticky?: true
 }
 
 /** What a witness says, or why it cannot be heard. */

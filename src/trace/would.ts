@@ -17,6 +17,8 @@ const hopLimit = 8
 
 interface Way {
 	readonly packet: Packet
+	/** As it came to the node it is on: what that node's connection tracking keeps as the original direction. */
+	readonly arrived: Packet
 	readonly chance: number
 	readonly nodes: readonly NodeName[]
 	readonly routes: readonly string[]
@@ -80,7 +82,7 @@ function blank(flow: Flow, destination: Ip): Packet {
 }
 
 function emptyWay(node: NodeName, packet: Packet): Way {
-	return { packet, chance: 1, nodes: [node], routes: [], because: [], translating: [], filtering: [] }
+	return { packet, arrived: packet, chance: 1, nodes: [node], routes: [], because: [], translating: [], filtering: [] }
 }
 
 function sourceOf(
@@ -108,6 +110,13 @@ function withDevices(packet: Packet, inInterface: string | undefined, outInterfa
 const statusDnat = 32
 const statusSnat = 16
 
+/** Every node tracks the connection by itself: what another node translated is no translation here. */
+function statusOf({ arrived, packet }: Way): number {
+	const dnat = arrived.destination !== packet.destination || arrived.destinationPort !== packet.destinationPort
+	const snat = arrived.source !== packet.source || arrived.sourcePort !== packet.sourcePort
+	return (dnat ? statusDnat : 0) | (snat ? statusSnat : 0)
+}
+
 /** All outcomes of one hook, each with the way so far continued. */
 function meet(
 	input: WouldInput,
@@ -119,8 +128,8 @@ function meet(
 	if (programs === undefined) return []
 	const addresses = programs.links.surroundings?.addresses ?? input.model.nodes.get(node)?.addresses ?? []
 	const outcomes = evaluate(programs.nftables, way.packet, hook, {
-		connectionStatus:
-			(way.translated === undefined ? 0 : statusDnat) | (way.sourceChanged === undefined ? 0 : statusSnat),
+		connectionStatus: statusOf(way),
+		original: way.arrived,
 		addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
 		masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
 	})
@@ -166,7 +175,7 @@ function fromNode(input: WouldInput, way: Way, node: NodeName): readonly Path[] 
 
 /** A packet comes in on a node: prerouting, route, then input or forward and postrouting. */
 function throughNode(input: WouldInput, way: Way, node: NodeName, depth: number): readonly Path[] {
-	return hooks(input, way, node, ['prerouting'], (next) =>
+	return hooks(input, { ...way, arrived: way.packet }, node, ['prerouting'], (next) =>
 		forward(input, next, node, depth, ['forward', 'postrouting']),
 	)
 }

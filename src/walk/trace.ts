@@ -57,7 +57,10 @@ export type Step =
 			readonly enforced: boolean
 	  }
 	| { readonly step: 'service'; readonly service: ObjectKey; readonly port: string }
-	/** A choice among `of` endpoints; `chance` is that of this one. */
+	/**
+	 * A choice among `of` endpoints; `chance` is that of this one. `affinity`: seconds for which a client that came
+	 * before stays with the endpoint it had, so that there is no choice for it.
+	 */
 	| {
 			readonly step: 'endpoint'
 			readonly ip: Ip
@@ -65,6 +68,7 @@ export type Step =
 			readonly pod?: ObjectKey
 			readonly chance: number
 			readonly of: number
+			readonly affinity?: number
 	  }
 	| {
 			readonly step: 'translate'

@@ -212,6 +212,7 @@ function translate(
 		service.sessionAffinity === undefined
 			? {}
 			: {
+					affinity: service.sessionAffinity,
 					note: `session affinity: for ${service.sessionAffinity} s later connections of this client take the same endpoint`,
 				}
 	const choice: StepWithReason = {

@@ -7,8 +7,8 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { Ip } from '../../src/base/ip.ts'
 import type { Packet } from '../../src/base/packet.ts'
+import { evaluate } from '../../src/dataplane/nftables/evaluate.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
-import type { Service } from '../../src/kube/objects/core.ts'
 import { build } from '../../src/model/build.ts'
 import type { NetworkModel, Node } from '../../src/model/network.ts'
 import { emptyState } from '../../src/model/state.ts'
@@ -33,7 +33,7 @@ test('walk = evaluated nftables program', () => {
 			let state = emptyState()
 			let model = build(state)
 			for (const edit of list.filter((e) => !isPolicy(e))) {
-				const next = apply(state, withoutAffinity(edit))
+				const next = apply(state, edit)
 				model = build(next, { state, model })
 				state = next
 			}
@@ -41,7 +41,13 @@ test('walk = evaluated nftables program', () => {
 				const nftables = createNftables()
 				const program = nftables.compile(model, node.name)
 				const evaluated = (packet: Packet, client: Client) =>
-					would(model, client, packet, (p, at) => nftables.evaluate(program, p, at))
+					would(model, client, packet, (p, at) =>
+						evaluate(program, p, at, {
+							original: packet,
+							connectionStatus: p.destination === packet.destination ? 0 : 32,
+							masqueradeAddress: () => client.node.addresses[0],
+						}),
+					)
 				for (const client of clientsOn(model, node)) {
 					for (const to of frontends(model)) {
 						const flow: Flow = { from: client.from, to: { ip: to.ip }, protocol: to.protocol, port: to.port }
@@ -69,13 +75,6 @@ test('walk = evaluated nftables program', () => {
 	)
 	for (const [what, count] of Object.entries(seen)) assert.ok(count > 3, `${what} was seen ${count} times only`)
 })
-
-/** Rules of session affinity ask conntrack for the original packet, which one packet at one hook does not say. */
-function withoutAffinity(edit: Edit): Edit {
-	if (!('set' in edit) || edit.set.kind !== 'Service') return edit
-	const { spec, ...rest } = edit.set as Service
-	return { ...edit, set: { ...rest, spec: { ...spec, sessionAffinity: 'None' } } as Service }
-}
 
 function isPolicy(edit: Edit): boolean {
 	return ('set' in edit ? edit.set.kind : 'place' in edit ? edit.place.kind : edit.delete.kind) === 'NetworkPolicy'

@@ -1,9 +1,12 @@
 // Reads or writes what connection tracking knows of the packet's connection.
 
+import { ipToBytes } from '../../../base/ip.ts'
+import type { Packet } from '../../../base/packet.ts'
 import { dataType, type Field } from '../datatype.ts'
 import { registerNumber, registerWord } from '../wire.ts'
 import { type ExpressionCodec, u32 } from './codec.ts'
-import { NotEvaluable } from './machine.ts'
+import { type Machine, NotEvaluable } from './machine.ts'
+import { protocolNumber } from './payload.ts'
 
 /** By the kernel's number (enum nft_ct_keys). */
 const keys = {
@@ -91,6 +94,48 @@ export const ct: ExpressionCodec<CtExpression> = {
 			registers.writeUInt32LE(0, at)
 			return undefined
 		}
-		throw new NotEvaluable(`ct ${e.key} of the connection is not known`)
+		const original = e.direction === 'original' ? originalOf(machine) : undefined
+		const bytes = original === undefined ? undefined : tupleBytes(original, e.key, machine.family)
+		if (bytes === undefined) throw new NotEvaluable(`ct ${e.key} of the connection is not known`)
+		// A register is filled to whole words (nft_reg_store8, nft_reg_store16).
+		registers.fill(0, at, at + Math.ceil(bytes.length / 4) * 4)
+		registers.set(bytes, at)
+		return undefined
 	},
+}
+
+function originalOf({ context, packet, translated }: Machine): Packet | undefined {
+	if (context.original !== undefined) return context.original
+	// As for the status: who says nothing of a new connection says that nothing has translated it.
+	return packet.state === 'new' && !translated && (context.connectionStatus ?? 0) === 0 ? packet : undefined
+}
+
+/** What the original direction of a connection says, as connection tracking keeps it; undefined: not of the packet. */
+function tupleBytes(original: Packet, key: CtKey, family: 'ip' | 'ip6'): Uint8Array | undefined {
+	switch (key) {
+		case 'ip saddr':
+			return family === 'ip' ? ipToBytes(original.source) : undefined
+		case 'ip6 saddr':
+			return family === 'ip6' ? ipToBytes(original.source) : undefined
+		case 'saddr':
+			return ipToBytes(original.source)
+		case 'ip daddr':
+			return family === 'ip' ? ipToBytes(original.destination) : undefined
+		case 'ip6 daddr':
+			return family === 'ip6' ? ipToBytes(original.destination) : undefined
+		case 'daddr':
+			return ipToBytes(original.destination)
+		case 'protocol':
+			return Uint8Array.of(protocolNumber(original, family))
+		case 'proto-src':
+			return original.protocol === 'ICMP' ? undefined : portBytes(original.sourcePort)
+		case 'proto-dst':
+			return original.protocol === 'ICMP' ? undefined : portBytes(original.destinationPort)
+		default:
+			return undefined
+	}
+}
+
+function portBytes(port: number): Uint8Array {
+	return Uint8Array.of(port >> 8, port & 255)
 }

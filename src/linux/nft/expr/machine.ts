@@ -37,6 +37,11 @@ export interface EvaluationContext {
 	readonly addressType?: (ip: string) => string | undefined
 	/** conntrack status bits (dnat = 32). Where absent: 0 for a new connection. */
 	readonly connectionStatus?: number
+	/**
+	 * The first packet of the connection as it came to this node, before any translation (`ct original`). Where absent:
+	 * the packet itself, if it begins a connection and nothing has translated that.
+	 */
+	readonly original?: Packet
 	/** Address a masquerade takes for an output interface. */
 	readonly masqueradeAddress?: (packet: Packet) => string | undefined
 }
