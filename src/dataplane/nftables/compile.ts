@@ -1,7 +1,7 @@
 // Model to program, incrementally: only Services, addresses and pods that changed since the last call are looked at, all
 // else is shared with the last result. The result depends on the model alone, not on what was compiled before.
 
-import { type Cidr, cidrContains, familyOf, type Ip } from '../../base/ip.ts'
+import { type Cidr, cidrAddress, cidrLength, familyOf, type Ip, ipToBytes } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { type NftElement, type NftProgram, type NftSet, type NftTable, tableKey } from '../../linux/nft/program.ts'
 import {
@@ -69,7 +69,8 @@ export function compileProgram(model: NetworkModel, node: NodeName, previous: Co
 /** Edits of one family's sets, gathered before they are made. */
 class Work {
 	readonly #state: FamilyState
-	readonly #edits = new Map<string, Map<string, NftElement | undefined>>()
+	/** By set: key, element, key, element, …; a key comes once. */
+	readonly #edits = new Map<string, (string | NftElement | undefined)[]>()
 	readonly #many: Map<number, number>
 	#outside: number
 
@@ -83,10 +84,10 @@ class Work {
 	edit(set: string, key: string, element: NftElement | undefined): void {
 		let edits = this.#edits.get(set)
 		if (edits === undefined) {
-			edits = new Map()
+			edits = []
 			this.#edits.set(set, edits)
 		}
-		edits.set(key, element)
+		edits.push(key, element)
 	}
 
 	countMany(element: NftElement, by: 1 | -1): void {
@@ -136,7 +137,9 @@ class Work {
 		const sets = new Map(this.#state.sets)
 		for (const [name, edits] of this.#edits) {
 			const elements = (sets.get(name) ?? emptyTable<string, NftElement>()).mutate((draft) => {
-				for (const [key, element] of edits) {
+				for (let i = 0; i < edits.length; i += 2) {
+					const key = edits[i] as string
+					const element = edits[i + 1] as NftElement | undefined
 					if (element === undefined) draft.delete(key)
 					else draft.set(key, element)
 				}
@@ -178,54 +181,92 @@ function changeServices(
 	config: NetworkConfig,
 	work: Readonly<Record<Family, Work>>,
 ): void {
-	const dirty = new Set<ObjectKey>()
 	const services = before?.services ?? emptyTable<ObjectKey, Service>()
-	diffTables(services, model.services, (key) => dirty.add(key))
-	if (before !== undefined) {
-		diffTables(before.addresses, model.addresses, (_, a, b) => {
-			if (a?.kind === 'service') dirty.add(a.service)
-			if (b?.kind === 'service') dirty.add(b.service)
-		})
+	const leaving: Service[] = []
+	const coming: Service[] = []
+	diffTables(services, model.services, (_, a, b) => {
+		if (a !== undefined) leaving.push(a)
+		if (b !== undefined) coming.push(b)
+	})
+	// A Service that is the same may have gained or lost an address that another one claims, too.
+	const claimed = before === undefined ? undefined : claims(before, model)
+	for (const key of claimed ?? []) {
+		const service = model.services.get(key)
+		if (service === undefined || services.get(key) !== service) continue
+		leaving.push(service)
+		coming.push(service)
 	}
 	const ownerBefore = (ip: Ip): AddressOwner | undefined => before?.addresses.get(ip)
 	const ownerNow = (ip: Ip): AddressOwner | undefined => model.addresses.get(ip)
+	const inside = networksOf(config.serviceCidrs)
 	// First everything that goes, then everything that comes: an address may move from one Service to another.
-	const gone = new Map<
-		string,
-		{ readonly family: Family; readonly set: string; readonly key: string; readonly element: NftElement }
-	>()
-	for (const key of dirty) {
-		const service = services.get(key)
-		if (service === undefined) continue
+	const gone = new Map<string, Contribution>()
+	for (const service of leaving) {
 		contribute(service, vantage, ownerBefore, (family, set, at, element) => {
 			gone.set(`${family} ${set} ${at}`, { family, set, key: at, element })
 		})
 	}
 	const put: Emit = (family, set, at, element) => {
-		const id = `${family} ${set} ${at}`
-		const old = gone.size === 0 ? undefined : gone.get(id)
+		const id = gone.size === 0 ? '' : `${family} ${set} ${at}`
+		const old = id === '' ? undefined : gone.get(id)
 		if (old !== undefined) {
 			gone.delete(id)
 			if (old.element.data === element.data && old.element.comment === element.comment) return
-			account(work[family], set, at, old.element, config, -1)
+			account(work[family], set, at, old.element, inside, -1)
 		}
-		account(work[family], set, at, element, config, 1)
+		account(work[family], set, at, element, inside, 1)
 		work[family].edit(set, at, element)
 	}
-	for (const key of dirty) {
-		const service = model.services.get(key)
-		if (service !== undefined) contribute(service, vantage, ownerNow, put)
-	}
+	for (const service of coming) contribute(service, vantage, ownerNow, put)
 	for (const { family, set, key, element } of gone.values()) {
-		account(work[family], set, key, element, config, -1)
+		account(work[family], set, key, element, inside, -1)
 		work[family].edit(set, key, undefined)
 	}
 }
 
-function account(work: Work, set: string, key: string, element: NftElement, config: NetworkConfig, by: 1 | -1): void {
+interface Contribution {
+	readonly family: Family
+	readonly set: string
+	readonly key: string
+	readonly element: NftElement
+}
+
+/** Services one of whose addresses changed hands. */
+function claims(before: Compiled['model'], model: NetworkModel): Set<ObjectKey> {
+	const keys = new Set<ObjectKey>()
+	diffTables(before.addresses, model.addresses, (_, a, b) => {
+		if (a?.kind === 'service') keys.add(a.service)
+		if (b?.kind === 'service') keys.add(b.service)
+	})
+	return keys
+}
+
+function account(
+	work: Work,
+	set: string,
+	key: string,
+	element: NftElement,
+	inside: (ip: Ip) => boolean,
+	by: 1 | -1,
+): void {
 	if (set === names.countMany) work.countMany(element, by)
-	else if (set === names.clusterIps && !config.serviceCidrs.some((c: Cidr) => cidrContains(c, key as Ip)))
-		work.countOutside(by)
+	else if (set === names.clusterIps && !inside(key as Ip)) work.countOutside(by)
+}
+
+/** Whether an address is in one of the networks: asked for every Service of a load. */
+function networksOf(cidrs: readonly Cidr[]): (ip: Ip) => boolean {
+	const networks = cidrs.map((cidr) => ({ bytes: ipToBytes(cidrAddress(cidr)), bits: cidrLength(cidr) }))
+	return (ip) => {
+		const bytes = ipToBytes(ip)
+		return networks.some((network) => {
+			if (network.bytes.length !== bytes.length) return false
+			for (let i = 0; i * 8 < network.bits; i++) {
+				const mask = (0xff00 >> Math.min(8, network.bits - i * 8)) & 0xff
+				if ((((bytes[i] ?? 0) ^ (network.bytes[i] ?? 0)) & mask) !== 0) return false
+			}
+			return true
+		})
+	}
 }
 
 /** The pods of this node that could reach themselves through a Service. */

@@ -23,7 +23,8 @@ export function contribute(
 	ownerOf: (ip: Ip) => AddressOwner | undefined,
 	emit: Emit,
 ): void {
-	for (const ip of service.clusterIps) {
+	for (let i = 0; i < service.clusterIps.length; i++) {
+		const ip = service.clusterIps[i] as Ip
 		const owner = ownerOf(ip)
 		if (owner !== undefined && (owner.kind !== 'service' || owner.service !== service.key)) continue
 		const family: Family = familyOf(ip) === 4 ? 'ip' : 'ip6'
@@ -31,6 +32,9 @@ export function contribute(
 		for (const port of service.ports) contributePort(service, port, ip, family, vantage, emit)
 	}
 }
+
+/** As nft writes them. */
+const protocolNames = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const
 
 function contributePort(
 	service: Service,
@@ -41,7 +45,7 @@ function contributePort(
 	emit: Emit,
 ): void {
 	if (port.protocol === 'ICMP') return
-	const frontend = `${ip} . ${port.protocol.toLowerCase()} . ${port.port}`
+	const frontend = `${ip} . ${protocolNames[port.protocol]} . ${port.port}`
 	const comment = originComment(port.origin)
 	const { endpoints, none } = servingEndpoints(service, port, {
 		node: vantage.node,

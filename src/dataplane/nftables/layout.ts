@@ -28,9 +28,11 @@ export const names = {
 
 export type Family = 'ip' | 'ip6'
 
+const classes = Array.from({ length: largestClass + 1 }, (_, n) => `endpoints-${n}`)
+
 /** Endpoint map of the ports with exactly `count` endpoints. */
 export function endpointsOf(count: number): string {
-	return count > largestClass ? names.manyEndpoints : `endpoints-${count}`
+	return classes[count] ?? names.manyEndpoints
 }
 
 export function pickChain(count: number): string {
@@ -90,7 +92,8 @@ function declare(family: Family, set: string): Declaration {
 			return { key: frontend, flags: plain, comment: 'Service ports that nobody serves on this node' }
 		case names.countMany:
 			return {
-				key: frontend,
+				// nft lists verdict maps by type only: declared so, a listing loaded again is the same.
+				key: frontend.map(({ type, bytes }) => ({ type, bytes })),
 				data: 'verdict',
 				flags: plain,
 				comment: `Service ports with more than ${largestClass} endpoints`,

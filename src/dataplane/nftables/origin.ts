@@ -17,10 +17,15 @@ export function originComment(origin: Origin): string {
 		const short = file.slice(file.lastIndexOf('/') + 1)
 		for (const name of [file, short]) {
 			const text = `${field} ${name}:${line}`
-			if (!/\s/.test(name) && Buffer.byteLength(text) <= commentLimit) return plain(text)
+			if (fits(text) && !/\s/.test(name)) return plain(text)
 		}
 	}
-	return plain([field, head].find((text) => Buffer.byteLength(text) <= commentLimit) ?? origin.key)
+	return plain([field, head].find(fits) ?? origin.key)
+}
+
+function fits(text: string): boolean {
+	// A UTF-16 unit takes at most three bytes.
+	return text.length * 3 <= commentLimit || Buffer.byteLength(text) <= commentLimit
 }
 
 /** A quote would end the comment in nft's own language. */

@@ -191,44 +191,78 @@ export function fieldsOfType(id: number, length: number): Field[] | undefined {
 	return types.map((t) => ({ type: t.name, bytes: t.bytes === 0 ? each : t.bytes }))
 }
 
-/** Writes the bytes of one value. Returns false when the text is not of the type. */
-function writeValue(f: Field, text: string, into: Buffer, at: number): boolean {
-	const type = dataType(f.type)
+/** Writes the value that text[from…to) spells; false where it is not of the type. */
+type Writer = (text: string, from: number, to: number, into: Buffer, at: number) => boolean
+
+const writers = new Map<string, Writer>()
+
+/** The writer of a field, made once: an element's text is read in place, without cutting it into parts. */
+function writerOf(f: Field): Writer {
+	const key = `${f.type} ${f.bytes}`
+	let writer = writers.get(key)
+	if (writer === undefined) {
+		writer = makeWriter(dataType(f.type), f.bytes)
+		writers.set(key, writer)
+	}
+	return writer
+}
+
+function makeWriter(type: DataType, size: number): Writer {
 	switch (type.style) {
-		case 'ip': {
-			if (f.bytes === 4) return writeIp4(text, into, at)
-			const ip = tryParseIp(text)
-			if (ip === undefined) return false
-			const bytes = ipToBytes(ip)
-			if (bytes.length !== f.bytes) return false
-			into.set(bytes, at)
-			return true
-		}
-		case 'string': {
-			const bare = text.startsWith('"') && text.endsWith('"') ? text.slice(1, -1) : text
-			if (Buffer.byteLength(bare) > f.bytes) return false
-			into.fill(0, at, at + f.bytes)
-			into.write(bare, at, 'utf8')
-			return true
-		}
-		case 'mac': {
-			const parts = text.split(':')
-			if (parts.length !== 6 || !parts.every((p) => /^[0-9a-fA-F]{2}$/.test(p))) return false
-			for (const [i, p] of parts.entries()) into[at + i] = Number.parseInt(p, 16)
-			return true
-		}
+		case 'ip':
+			return size === 4 ? writeIp4 : writeIp6
+		case 'string':
+			return (text, from, to, into, at) => {
+				const part = text.slice(from, to)
+				const bare = part.startsWith('"') && part.endsWith('"') ? part.slice(1, -1) : part
+				if (Buffer.byteLength(bare) > size) return false
+				into.fill(0, at, at + size)
+				into.write(bare, at, 'utf8')
+				return true
+			}
+		case 'mac':
+			return (text, from, to, into, at) => {
+				const parts = text.slice(from, to).split(':')
+				if (parts.length !== 6 || !parts.every((p) => /^[0-9a-fA-F]{2}$/.test(p))) return false
+				for (const [i, p] of parts.entries()) into[at + i] = Number.parseInt(p, 16)
+				return true
+			}
 		case 'number':
 		case 'hex': {
-			const value = readNumber(type, text)
-			if (value === undefined || value >= 2 ** (8 * f.bytes)) return false
-			writeNumber(type, value, f.bytes, into, at)
-			return true
+			const limit = 2 ** (8 * size)
+			const big = type.order === 'big'
+			return (text, from, to, into, at) => {
+				let rest = readDecimal(text, from, to)
+				if (rest < 0) {
+					const value = readNumber(type, text.slice(from, to))
+					if (value === undefined) return false
+					rest = value
+				}
+				if (rest >= limit) return false
+				for (let i = 0; i < size; i++) {
+					into[big ? at + size - 1 - i : at + i] = rest % 256
+					rest = Math.floor(rest / 256)
+				}
+				return true
+			}
 		}
 		default: {
 			const never: never = type.style
-			return never
+			throw new Error(`unknown style ${never}`)
 		}
 	}
+}
+
+/** Plain decimal digits; -1 for anything else. */
+function readDecimal(text: string, from: number, to: number): number {
+	if (from === to) return -1
+	let value = 0
+	for (let i = from; i < to; i++) {
+		const c = text.charCodeAt(i)
+		if (c < 48 || c > 57) return -1
+		value = value * 10 + (c - 48)
+	}
+	return value
 }
 
 function readNumber(type: DataType, text: string): number | undefined {
@@ -249,19 +283,10 @@ function readNumber(type: DataType, text: string): number | undefined {
 	return type.symbols?.[text]
 }
 
-function writeNumber(type: DataType, value: number, bytes: number, into: Buffer, at: number): void {
-	let rest = value
-	for (let i = 0; i < bytes; i++) {
-		into[type.order === 'big' ? at + bytes - 1 - i : at + i] = rest % 256
-		rest = Math.floor(rest / 256)
-	}
-}
-
-/** Without allocating: a program of 200,000 elements is encoded by this. */
-function writeIp4(text: string, into: Buffer, at: number): boolean {
+function writeIp4(text: string, from: number, to: number, into: Buffer, at: number): boolean {
 	let octet = -1
 	let out = at
-	for (let i = 0; i < text.length; i++) {
+	for (let i = from; i < to; i++) {
 		const c = text.charCodeAt(i)
 		if (c === 46) {
 			if (octet < 0 || out >= at + 3) return false
@@ -274,6 +299,15 @@ function writeIp4(text: string, into: Buffer, at: number): boolean {
 	}
 	if (octet < 0 || out !== at + 3) return false
 	into[out] = octet
+	return true
+}
+
+function writeIp6(text: string, from: number, to: number, into: Buffer, at: number): boolean {
+	const ip = tryParseIp(text.slice(from, to))
+	if (ip === undefined) return false
+	const bytes = ipToBytes(ip)
+	if (bytes.length !== 16) return false
+	into.set(bytes, at)
 	return true
 }
 
@@ -336,24 +370,27 @@ export function readUint(bytes: Uint8Array, order: 'big' | 'host', length: numbe
  * padding. Throws InvalidAddress where a part is not of its type.
  */
 export function writeFields(fields: readonly Field[], text: string, into: Buffer, at: number): number {
-	if (fields.length === 1) {
-		const only = fields[0] as Field
-		if (!writeValue(only, text, into, at)) throw notOfType(text, fields)
-		return only.bytes
+	return fieldWriter(fields)(text, into, at)
+}
+
+/** writeFields for many texts of the same fields. */
+export function fieldWriter(fields: readonly Field[]): (text: string, into: Buffer, at: number) => number {
+	const writers = fields.map(writerOf)
+	const sizes = fields.map((f) => f.bytes)
+	const last = fields.length - 1
+	return (text, into, at) => {
+		let from = 0
+		let out = at
+		for (let i = 0; i <= last; i++) {
+			const next = i === last ? text.length : text.indexOf(' . ', from)
+			if (next < 0 || !(writers[i] as Writer)(text, from, next, into, out)) throw notOfType(text, fields)
+			const size = sizes[i] as number
+			out += size
+			if (last > 0) for (let pad = size; (pad & 3) !== 0; pad++) into[out++] = 0
+			from = next + 3
+		}
+		return out - at
 	}
-	let from = 0
-	let out = at
-	for (let i = 0; i < fields.length; i++) {
-		const f = fields[i] as Field
-		const next = i === fields.length - 1 ? -1 : text.indexOf(' . ', from)
-		if (next < 0 && i < fields.length - 1) throw notOfType(text, fields)
-		const padded = (f.bytes + 3) & ~3
-		for (let k = f.bytes; k < padded; k++) into[out + k] = 0
-		if (!writeValue(f, next < 0 ? text.slice(from) : text.slice(from, next), into, out)) throw notOfType(text, fields)
-		out += padded
-		from = next + 3
-	}
-	return out - at
 }
 
 function notOfType(text: string, fields: readonly Field[]): InvalidAddress {

@@ -125,6 +125,11 @@ function changeParts(before: NftTable, after: NftTable, changes: NftChange[]): v
 	const newSets: NftSet[] = []
 	diffTables(before.sets, after.sets, (name, a, b) => {
 		if (b === undefined) {
+			// Its elements by name, too: who follows the changes sees what left.
+			if (a !== undefined && a.elements.size > 0 && !a.flags.includes('dynamic')) {
+				const { elements, handle: _, ...set } = a
+				removed.push({ ...place, op: 'delete-elements', set, elements: [...elements] })
+			}
 			goneSets.push({ ...place, op: 'delete-set', set: name })
 			return
 		}

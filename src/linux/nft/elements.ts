@@ -2,8 +2,8 @@
 // hand into one buffer; the attributes and their order are those nft sends.
 
 import { elementsOf } from '../netlink/decode.ts'
-import { commentData, readComment } from './comment.ts'
-import { type Field, keyLength, printFields, writeFields } from './datatype.ts'
+import { commentData, commentLimit, readComment } from './comment.ts'
+import { type Field, fieldWriter, keyLength, printFields, writeFields } from './datatype.ts'
 import { readVerdict } from './expr/immediate.ts'
 import { parseVerdict } from './expr/lookup.ts'
 import type { NftElement, NftSet } from './program.ts'
@@ -22,6 +22,8 @@ export class ElementWriter {
 	readonly #dataBytes: number
 	readonly #interval: boolean
 	readonly #concatenated: boolean
+	readonly #writeKey: ReturnType<typeof fieldWriter>
+	readonly #writeData: ReturnType<typeof fieldWriter> | undefined
 	#buffer = Buffer.allocUnsafeSlow(listLimit + 4096)
 	#at = 0
 	/** Where each element begins in the list, for the mapping of errors. */
@@ -33,6 +35,8 @@ export class ElementWriter {
 		this.#dataBytes = set.data === undefined || set.data === 'verdict' ? 0 : keyLength(set.data)
 		this.#interval = set.flags.includes('interval')
 		this.#concatenated = set.key.length > 1
+		this.#writeKey = fieldWriter(set.key)
+		this.#writeData = set.data === undefined || set.data === 'verdict' ? undefined : fieldWriter(set.data)
 	}
 
 	get full(): boolean {
@@ -76,26 +80,36 @@ export class ElementWriter {
 
 	#element(key: string, end: string | undefined, element: NftElement, keyOnly: boolean, flags: number): void {
 		const start = this.#open()
-		this.#text(ELEMENT.KEY, this.#set.key, this.#keyBytes, key)
-		if (end !== undefined) this.#text(ELEMENT.KEY_END, this.#set.key, this.#keyBytes, end)
+		this.#text(ELEMENT.KEY, this.#writeKey, this.#keyBytes, key)
+		if (end !== undefined) this.#text(ELEMENT.KEY_END, this.#writeKey, this.#keyBytes, end)
 		if (flags !== 0) this.#flags(flags)
 		if (!keyOnly) {
-			const { data } = this.#set
-			if (data === 'verdict') this.#verdict(element.data ?? '')
-			else if (data !== undefined) this.#text(ELEMENT.DATA, data, this.#dataBytes, element.data ?? '')
+			if (this.#writeData !== undefined) this.#text(ELEMENT.DATA, this.#writeData, this.#dataBytes, element.data ?? '')
+			else if (this.#set.data === 'verdict') this.#verdict(element.data ?? '')
 			if (element.timeout !== undefined) {
 				this.#header(12, ELEMENT.TIMEOUT)
 				this.#at = this.#buffer.writeBigUInt64BE(BigInt(element.timeout), this.#at)
 			}
-			if (element.comment !== undefined) {
-				const comment = commentData(element.comment, 'element')
-				this.#header(4 + comment.length, ELEMENT.USERDATA)
-				comment.copy(this.#buffer, this.#at)
-				this.#at += comment.length
-				this.#pad()
-			}
+			if (element.comment !== undefined) this.#comment(element.comment)
 		}
 		this.#close(start)
+	}
+
+	/** NFTA_SET_ELEM_USERDATA; as commentData, in place. */
+	#comment(text: string): void {
+		const head = this.#at
+		let length = this.#buffer.write(text, head + 6, 'utf8')
+		if (length > commentLimit) {
+			const cut = commentData(text, 'element')
+			cut.copy(this.#buffer, head + 4)
+			length = cut.length - 3
+		}
+		this.#header(length + 7, ELEMENT.USERDATA)
+		this.#buffer[this.#at++] = 0
+		this.#buffer[this.#at++] = length + 1
+		this.#at += length
+		this.#buffer[this.#at++] = 0
+		this.#pad()
 	}
 
 	#open(): number {
@@ -122,10 +136,10 @@ export class ElementWriter {
 	}
 
 	/** A nested { NFTA_DATA_VALUE } with the bytes of a text. */
-	#text(type: number, fields: readonly Field[], length: number, text: string): void {
+	#text(type: number, write: ReturnType<typeof fieldWriter>, length: number, text: string): void {
 		this.#header(8 + length, type | NESTED)
 		this.#header(4 + length, 1)
-		writeFields(fields, text, this.#buffer, this.#at)
+		write(text, this.#buffer, this.#at)
 		this.#at += length
 		this.#pad()
 	}

@@ -64,7 +64,8 @@ function declaration(set: NftSet): string {
 	const named = (fields: readonly Field[]) => fields.every((f) => f.expression !== undefined)
 	const texts = (fields: readonly Field[], of: boolean) => fields.map((f) => (of ? f.expression : f.type)).join(' . ')
 	const data = set.data === undefined || set.data === 'verdict' ? undefined : set.data
-	const of = named(set.key) && (data === undefined || named(data))
+	// With verdicts nft falls back to the types.
+	const of = named(set.key) && set.data !== 'verdict' && (data === undefined || named(data))
 	const right = set.data === 'verdict' ? ' : verdict' : data === undefined ? '' : ` : ${texts(data, of)}`
 	return `${of ? 'typeof' : 'type'} ${texts(set.key, of)}${right}`
 }

@@ -100,14 +100,17 @@ const headers: Record<string, readonly HeaderField[]> = {
 		[0, 2, 'sport', 'inet_service'],
 		[2, 2, 'dport', 'inet_service'],
 		[4, 2, 'length', 'integer'],
+		[6, 2, 'checksum', 'integer'],
 	],
 	icmp: [
 		[0, 1, 'type', 'icmp_type'],
 		[1, 1, 'code', 'integer'],
+		[2, 2, 'checksum', 'integer'],
 	],
 	icmpv6: [
 		[0, 1, 'type', 'icmpv6_type'],
 		[1, 1, 'code', 'integer'],
+		[2, 2, 'checksum', 'integer'],
 	],
 	th: [
 		[0, 2, 'sport', 'inet_service'],

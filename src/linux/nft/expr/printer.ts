@@ -71,6 +71,7 @@ export class RulePrinter {
 		}
 		const only = terms[0]
 		if (terms.length === 1 && only !== undefined) return only
+		for (const term of terms) this.used(term)
 		return { text: terms.map((t) => t.text).join(' . '), fields: terms.flatMap((t) => t.fields) }
 	}
 

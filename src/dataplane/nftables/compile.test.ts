@@ -1,0 +1,153 @@
+// Compiling step by step gives what compiling at once gives, and touches only what changed.
+
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { podIp, type ServiceSketch, sketchModel, sketchService } from '../../../test/net/services-world.ts'
+import type { Ip } from '../../base/ip.ts'
+import { tableOf } from '../../base/table.ts'
+import { createFakeKernel } from '../../linux/nft/fake.ts'
+import { printProgram } from '../../linux/nft/print.ts'
+import { fromJson, sameProgram, toJson } from '../../linux/nft/program.ts'
+import type { AddressOwner, NetworkModel, Service } from '../../model/network.ts'
+import { lostBackends } from './flush.ts'
+import { createNftables } from './nftables.ts'
+
+const endpoint = fc.record({
+	ip: fc.integer({ min: 0, max: 30 }).map((i) => podIp(i)),
+	port: fc.constantFrom(80, 8080),
+	ready: fc.boolean(),
+	serving: fc.boolean(),
+	terminating: fc.boolean(),
+	node: fc.constantFrom('node-1', 'node-2'),
+})
+const endpoints = fc
+	.uniqueArray(endpoint, { maxLength: 14, selector: (e) => `${e.ip} ${e.port}` })
+	.map((list) => list.sort((a, b) => (a.ip < b.ip ? -1 : a.ip === b.ip ? a.port - b.port : 1)))
+const service: fc.Arbitrary<Service> = fc
+	.record({
+		name: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+		// Addresses collide between Services on purpose; 10.111.0.1 is outside the Service networks.
+		ips: fc.subarray(['10.96.0.1', '10.96.0.2', '10.96.0.3', '10.111.0.1', 'fd00:10:96::1'], { maxLength: 2 }),
+		ports: fc.uniqueArray(
+			fc.record({ port: fc.constantFrom(80, 443), protocol: fc.constantFrom('TCP', 'UDP'), endpoints }),
+			{ minLength: 1, maxLength: 2, selector: (p) => `${p.port} ${p.protocol}` },
+		),
+		local: fc.boolean(),
+		affinity: fc.constantFrom(undefined, 60, 10800),
+	})
+	.map(({ local, affinity, ...sketch }) =>
+		sketchService({
+			...(sketch as ServiceSketch),
+			more: {
+				internalTrafficPolicy: local ? 'Local' : 'Cluster',
+				...(affinity === undefined ? {} : { sessionAffinity: affinity }),
+			},
+		}),
+	)
+const models: fc.Arbitrary<NetworkModel> = fc
+	.tuple(fc.uniqueArray(service, { maxLength: 5, selector: (s) => s.key }), fc.integer({ min: 0, max: 3 }))
+	.map(([services, pods]) => sketchModel(services, pods))
+
+/** The same model with the configuration and the unchanged Services of `before`, as the builder shares them. */
+function follow(before: NetworkModel, after: NetworkModel): NetworkModel {
+	const kept = (s: Service) => {
+		const old = before.services.get(s.key)
+		return old !== undefined && JSON.stringify(old) === JSON.stringify(s) ? old : s
+	}
+	return {
+		...after,
+		config: before.config,
+		services: before.services.mutate((draft) => {
+			for (const key of before.services.keys()) if (!after.services.has(key)) draft.delete(key)
+			for (const s of after.services.values()) draft.set(s.key, kept(s))
+		}),
+	}
+}
+
+describe('compile Services', () => {
+	it('law: step by step as at once; applied differences end at the same kernel', () => {
+		fc.assert(
+			fc.property(fc.array(models, { minLength: 2, maxLength: 5 }), (steps) => {
+				const plane = createNftables()
+				const kernel = createFakeKernel()
+				let have = undefined as ReturnType<typeof plane.compile> | undefined
+				let model = steps[0] as NetworkModel
+				for (const step of steps) {
+					model = follow(model, step)
+					const want = plane.compile(model, 'node-1')
+					const once = createNftables().compile(step, 'node-1')
+					assert.equal(printProgram(want), printProgram(once))
+					kernel.apply(plane.diff(have, want))
+					assert.equal(sameProgram(kernel.read(), want), true)
+					assert.deepEqual(plane.diff(kernel.read(), want), [])
+					assert.equal(plane.compile(model, 'node-1'), want)
+					assert.equal(sameProgram(fromJson(JSON.parse(JSON.stringify(toJson(want)))), want), true)
+					have = want
+				}
+			}),
+			{ numRuns: 150 },
+		)
+	})
+
+	it('shares everything that did not change, and changes few elements', () => {
+		const ports = (n: number) => [
+			{ port: 80, endpoints: Array.from({ length: n }, (_, i) => ({ ip: podIp(i), port: 80 })) },
+		]
+		const services = Array.from({ length: 100 }, (_, i) =>
+			sketchService({ name: `s${i}`, ips: [`10.96.1.${i}`], ports: ports(3) }),
+		)
+		const model = sketchModel(services)
+		const plane = createNftables()
+		const before = plane.compile(model, 'node-1')
+		const changed = sketchService({ name: 's7', ips: ['10.96.1.7'], ports: ports(4) })
+		const after = plane.compile({ ...model, services: model.services.set(changed.key, changed) }, 'node-1')
+		const a = before.tables.get('ip podwire')
+		const b = after.tables.get('ip podwire')
+		assert.equal(before.tables.get('ip6 podwire'), after.tables.get('ip6 podwire'))
+		assert.equal(a?.sets.get('cluster-ips'), b?.sets.get('cluster-ips'))
+		const changes = plane.diff(before, after)
+		const elements = changes.flatMap((c) =>
+			'elements' in c ? c.elements.map(([key]) => `${c.op} ${c.set.name} ${key}`) : [],
+		)
+		assert.deepEqual(elements.sort(), [
+			'add-elements endpoints-4 10.96.1.7 . tcp . 80 . 0',
+			'add-elements endpoints-4 10.96.1.7 . tcp . 80 . 1',
+			'add-elements endpoints-4 10.96.1.7 . tcp . 80 . 2',
+			'add-elements endpoints-4 10.96.1.7 . tcp . 80 . 3',
+			'delete-elements endpoints-3 10.96.1.7 . tcp . 80 . 0',
+			'delete-elements endpoints-3 10.96.1.7 . tcp . 80 . 1',
+			'delete-elements endpoints-3 10.96.1.7 . tcp . 80 . 2',
+		])
+		assert.deepEqual(lostBackends(changes), [])
+		const back = plane.compile(model, 'node-1')
+		assert.deepEqual(lostBackends(plane.diff(after, back)), [
+			{
+				protocol: 'TCP',
+				frontend: { ip: '10.96.1.7', port: 80 },
+				backend: { ip: podIp(3), port: 80 },
+			},
+		])
+		assert.equal(sameProgram(back, before), true)
+	})
+
+	it('gives an address that two Services claim to its owner', () => {
+		const make = (name: string, i: number) =>
+			sketchService({ name, ips: ['10.96.0.1'], ports: [{ port: 80, endpoints: [{ ip: podIp(i), port: 80 }] }] })
+		const model = sketchModel([make('a', 1), make('b', 2)])
+		const plane = createNftables()
+		const target = (owner: string) => {
+			const addresses = tableOf<Ip, AddressOwner>([
+				['10.96.0.1' as Ip, { kind: 'service', service: `default/${owner}` }],
+			])
+			const elements = plane
+				.compile({ ...model, addresses }, 'node-1')
+				.tables.get('ip podwire')
+				?.sets.get('endpoints-1')?.elements
+			return [...(elements?.values() ?? [])].map((e) => e.data)
+		}
+		assert.deepEqual(target('a'), [`${podIp(1)} . 80`])
+		assert.deepEqual(target('b'), [`${podIp(2)} . 80`])
+		assert.deepEqual(target('a'), [`${podIp(1)} . 80`])
+	})
+})
