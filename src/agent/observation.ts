@@ -89,6 +89,10 @@ export class Observation {
 		return packets.map((packet) => ({ ...packet, device: this.#devices.get(packet.index) ?? `if${packet.index}` }))
 	}
 
+	deviceOf(index: number): string | undefined {
+		return this.#devices.get(index)
+	}
+
 	/** Trace messages in the kernel's order, without those about our own table. */
 	traces(): TraceMessage[] {
 		const socket = this.#traces

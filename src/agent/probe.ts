@@ -4,7 +4,7 @@
 
 import { Failure, isFailure, messageOf } from '../base/failure.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
-import type { Protocol } from '../base/packet.ts'
+import type { Packet, Protocol } from '../base/packet.ts'
 import type { RuleHit } from '../dataplane/dataplane.ts'
 import type { Connection, Tuple } from '../linux/conntrack.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
@@ -19,6 +19,7 @@ import type { ObjectKey, Origin } from '../model/origin.ts'
 import { ProbeConnection, probeProtocol } from './connection.ts'
 import { FlowForms, Observation, type Where, whereText } from './observation.ts'
 import type { ConntrackEntry, ProbeRequest, ProbeResult, Sighting } from './protocol.ts'
+import { hitKey, hitsOfTrace } from './trace-hits.ts'
 
 export interface ProbePlace {
 	/** Path of the network namespace. */
@@ -247,22 +248,23 @@ function tellRules(
 	sent: Tuple,
 	access: ProbeAccess,
 ): { readonly forth: TracedRule[]; readonly back: TracedRule[] } {
-	const rules = { forth: [] as TracedRule[], back: [] as TracedRule[] }
-	const packets = { forth: undefined as number | undefined, back: undefined as number | undefined }
+	const packets = { forth: [] as TraceMessage[], back: [] as TraceMessage[] }
 	for (const message of observation.traces()) {
-		const way = (['forth', 'back'] as const).find((each) => packets[each] === message.id) ?? wayOf(message, forms, sent)
-		if (way === undefined) continue
+		const way =
+			(['forth', 'back'] as const).find((w) => packets[w][0]?.id === message.id) ?? wayOf(message, forms, sent)
 		// A later packet of the same direction (the ACK, data, a second try) tells nothing new.
-		packets[way] ??= message.id
-		if (packets[way] !== message.id || message.kind === 'return') continue
-		const { family, table, chain, handle } = message
-		rules[way].push({
-			node,
-			...describe(observation, { family, table, chain, handle }, access),
-			verdict: verdictText(message),
-		})
+		if (way !== undefined && (packets[way][0]?.id ?? message.id) === message.id) packets[way].push(message)
 	}
-	return rules
+	const happened = (packet: Packet) => forms.directionOf(packet) === 'forth'
+	const hits =
+		observation.program === undefined
+			? undefined
+			: hitsOfTrace(observation.program, packets.forth, (index) => observation.deviceOf(index), happened)
+	const tellAll = (messages: readonly TraceMessage[], found: ReadonlyMap<string, NftHit> | undefined): TracedRule[] =>
+		messages
+			.filter((message) => message.kind !== 'return')
+			.map((message) => ({ node, ...describe(observation, message, access, found), verdict: verdictText(message) }))
+	return { forth: tellAll(packets.forth, hits), back: tellAll(packets.back, undefined) }
 }
 
 function wayOf(message: TraceMessage, forms: FlowForms, sent: Tuple): 'forth' | 'back' | undefined {
@@ -287,12 +289,18 @@ interface RulePlace {
 	readonly handle?: number | undefined
 }
 
-function describe(observation: Observation, at: RulePlace, access: ProbeAccess): RuleHit {
+function describe(
+	observation: Observation,
+	at: RulePlace,
+	access: ProbeAccess,
+	hits?: ReadonlyMap<string, NftHit>,
+): RuleHit {
 	const { family, table, chain, handle } = at
 	const place = { family, table, chain }
 	if (handle === undefined) return { ...place, text: `policy of chain ${chain}`, elements: [], because: [] }
 	const hit =
-		observation.program === undefined ? undefined : describeHandle(observation.program, family, table, chain, handle)
+		hits?.get(hitKey({ ...place, handle })) ??
+		(observation.program === undefined ? undefined : describeHandle(observation.program, family, table, chain, handle))
 	if (hit === undefined) return { ...place, handle, text: `handle ${handle}`, elements: [], because: [] }
 	return {
 		...place,

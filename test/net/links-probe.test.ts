@@ -11,7 +11,19 @@ import type { Attachment } from '../../src/dataplane/links/program.ts'
 import { NetlinkEncoder } from '../../src/linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
-import { addresses, count, matchAddress, matchPort, matchProtocol, rejectTcp, th } from '../../src/linux/nft/build.ts'
+import {
+	addresses,
+	count,
+	dnatByMap,
+	fieldsOf,
+	l4proto,
+	matchAddress,
+	matchPort,
+	matchProtocol,
+	random,
+	rejectTcp,
+	th,
+} from '../../src/linux/nft/build.ts'
 import type { NftChange } from '../../src/linux/nft/change.ts'
 import type { Expression } from '../../src/linux/nft/expr/expression.ts'
 import type { NftRule } from '../../src/linux/nft/program.ts'
@@ -69,7 +81,11 @@ async function serve(
 const word = (address: Ip) => Buffer.from(ipToBytes(address)).toString('hex')
 
 /** Sends connections for the Service to an endpoint, as a data plane would, in a node's namespace. */
-function install(netns: string, rules: Readonly<Record<string, readonly NftRule[]>>): void {
+function install(
+	netns: string,
+	rules: Readonly<Record<string, readonly NftRule[]>>,
+	sets: readonly NftChange[] = [],
+): void {
 	const table = { family: 'ip', table: 'test' } as const
 	const changes: NftChange[] = [
 		{ ...table, op: 'add-table' },
@@ -84,6 +100,7 @@ function install(netns: string, rules: Readonly<Record<string, readonly NftRule[
 			chain: { name: 'filter', base: { type: 'filter', hook: 'forward', priority: 0, policy: 'accept' } },
 		},
 	]
+	changes.push(...sets)
 	for (const [chain, list] of Object.entries(rules))
 		for (const rule of list) changes.push({ ...table, op: 'add-rule', chain, rule })
 	inNetnsAt(netns, () => {
@@ -242,6 +259,44 @@ describe('probe', { skip: reasonToSkip() }, () => {
 				result.counters.map((c) => [c.node, c.rule.comment, c.packets]),
 				[['node-1', 'default/web', 1]],
 			)
+		})
+	})
+
+	it('names the map element that chose the endpoint, among many that could have', async () => {
+		await withPods(async (bench, client, server) => {
+			const key = [addresses('ip').daddr, l4proto, th.dport, random(4)]
+			const elements = [0, 1, 2, 3].map(
+				(slot) =>
+					[
+						`10.96.0.10 . tcp . 80 . ${slot}`,
+						{ data: `10.244.1.2 . ${8080 + slot}`, comment: `slot ${slot}` },
+					] as const,
+			)
+			const set = {
+				name: 'endpoints',
+				key: fieldsOf(key),
+				data: fieldsOf([addresses('ip').daddr, th.dport]),
+				flags: [],
+			}
+			const place = { family: 'ip', table: 'test' } as const
+			install(
+				bench.at('node-1'),
+				{ nat: [{ expressions: dnatByMap('ip', key, 'endpoints'), comment: 'Services with 4 endpoints' }] },
+				[
+					{ ...place, op: 'add-set', set },
+					{ ...place, op: 'add-elements', set, elements },
+				],
+			)
+			for (const slot of [0, 1, 2, 3]) await serve(bench, server, 8080 + slot, (send) => send(`slot ${slot}\n`))
+			const access = accessOf(bench, [client, server])
+			for (let i = 0; i < 4; i++) {
+				const result = await probe(request({}), access)
+				const slot = result.answer?.trim().split(' ')[1]
+				const hit = result.rules.find((rule) => rule.comment === 'Services with 4 endpoints')
+				assert.deepEqual(hit?.elements, [
+					`10.96.0.10 . tcp . 80 . ${slot} comment "slot ${slot}" : 10.244.1.2 . ${8080 + Number(slot)}`,
+				])
+			}
 		})
 	})
 

@@ -1,0 +1,82 @@
+// A kernel trace names rules by their handles, not the map elements they looked up. The elements are found by evaluating
+// the same rules for the traced packet, and taking the outcome that really happened.
+
+import type { Hook, Packet } from '../base/packet.ts'
+import { evaluateProgram, type NftHit, type NftOutcome, NotEvaluable } from '../linux/nft/evaluate.ts'
+import type { NftProgram } from '../linux/nft/program.ts'
+import type { TraceMessage } from '../linux/nftrace.ts'
+
+/** What one packet met at one hook. */
+interface Visit {
+	readonly hook: Hook
+	readonly packet: Packet
+	readonly rules: string[]
+}
+
+/**
+ * Hits with their elements, by hitKey, for the first packet of a connection (state new). `deviceOf` names interfaces
+ * by index; `happened`: whether a packet looks as the flow really did after translation. Rules that cannot be
+ * evaluated, or come out otherwise than traced, are left out.
+ */
+export function hitsOfTrace(
+	program: NftProgram,
+	messages: readonly TraceMessage[],
+	deviceOf: (index: number) => string | undefined,
+	happened: (packet: Packet) => boolean,
+): ReadonlyMap<string, NftHit> {
+	const hits = new Map<string, NftHit>()
+	for (const visit of visitsOf(program, messages, deviceOf)) {
+		let outcomes: NftOutcome[]
+		try {
+			outcomes = evaluateProgram(program, visit.packet, visit.hook)
+		} catch (e) {
+			if (e instanceof NotEvaluable) continue
+			throw e
+		}
+		const traced = visit.rules.join()
+		const same = outcomes.find((o) => o.rules.map(hitKey).join() === traced && happened(o.packet))
+		for (const hit of same?.rules ?? []) hits.set(hitKey(hit), hit)
+	}
+	return hits
+}
+
+export function hitKey(at: Pick<NftHit, 'family' | 'table' | 'chain' | 'handle'>): string {
+	return `${at.family} ${at.table} ${at.chain} ${at.handle}`
+}
+
+function visitsOf(
+	program: NftProgram,
+	messages: readonly TraceMessage[],
+	deviceOf: (index: number) => string | undefined,
+): Visit[] {
+	const visits: Visit[] = []
+	for (const message of messages) {
+		const { packet, inIndex, outIndex } = message
+		if (packet !== undefined) {
+			// The first message of a base chain has the packet; several base chains share a hook.
+			const hook = program.tables.get(`${message.family} ${message.table}`)?.chains.get(message.chain)?.base?.hook
+			if (hook === undefined || hook === 'ingress') return visits
+			const inInterface = inIndex === undefined ? undefined : deviceOf(inIndex)
+			const outInterface = outIndex === undefined ? undefined : deviceOf(outIndex)
+			if (visits.at(-1)?.hook !== hook) {
+				visits.push({
+					hook,
+					rules: [],
+					packet: {
+						protocol: packet.protocol === 6 ? 'TCP' : 'UDP',
+						source: packet.source,
+						sourcePort: packet.sourcePort,
+						destination: packet.destination,
+						destinationPort: packet.destinationPort,
+						state: 'new',
+						mark: message.mark,
+						...(inInterface === undefined ? {} : { inInterface }),
+						...(outInterface === undefined ? {} : { outInterface }),
+					},
+				})
+			}
+		}
+		if (message.kind === 'rule') visits.at(-1)?.rules.push(hitKey(message))
+	}
+	return visits
+}
