@@ -52,7 +52,7 @@ export function compare(should: Testimony, would: Testimony, did: Testimony): Co
 	const disagreement = firstDisagreement(rows, should, would, did, unenforced)
 	const decisive = path.did ?? path.would ?? path.should
 	const verdict = decisive === undefined ? 'unknown' : decisive.delivered ? 'delivered' : 'not-delivered'
-	const disposition = decisive?.disposition ?? 'unknown'
+	const disposition = dispositionOf(path) ?? 'unknown'
 	return {
 		rows,
 		verdict,
@@ -197,10 +197,17 @@ function headline(input: {
 function fateOf(path: Chosen): string {
 	const decisive = path.did ?? path.would ?? path.should
 	if (decisive === undefined) return 'could not tell'
-	if (decisive.delivered) return 'delivered'
-	const reason =
-		path.should !== undefined && !path.should.delivered && path.should.disposition !== 'left-cluster'
-			? path.should.disposition
-			: decisive.disposition
-	return `not delivered: ${reason}`
+	return decisive.delivered ? 'delivered' : `not delivered: ${dispositionOf(path)}`
+}
+
+/** A socket sees only `refused` or `timeout`; where the model knows that the flow ends, it knows why, too. */
+function dispositionOf(path: Chosen): string | undefined {
+	const decisive = path.did ?? path.would ?? path.should
+	const known = path.should
+	return decisive?.delivered === false &&
+		known !== undefined &&
+		!known.delivered &&
+		known.disposition !== 'left-cluster'
+		? known.disposition
+		: decisive?.disposition
 }
