@@ -88,6 +88,19 @@ export class Links implements Dataplane<LinksProgram, LinksChange> {
 			}
 		}
 		this.#applyRoutes(changes, routes, wired, failures)
+		// Last: once the kernel takes namespaces down, other requests have to wait for it.
+		for (const [i, change] of changes.entries()) {
+			if (change.change !== 'detach' || failures.has(i)) continue
+			if (performance.now() - since > slice) {
+				await setImmediate()
+				since = performance.now()
+			}
+			try {
+				this.#node.release(change.attachment)
+			} catch (e) {
+				failures.set(i, e)
+			}
+		}
 		if (failures.size === 0) return { ok: true }
 		const failed = [...failures.keys()].sort((a, b) => a - b)
 		const errors = failed.map((i) => failures.get(i))
@@ -103,6 +116,8 @@ export class Links implements Dataplane<LinksProgram, LinksChange> {
 	}
 
 	async read(signal?: AbortSignal): Promise<LinksProgram> {
+		// What an earlier agent had detached when it died.
+		if (this.#compiled === undefined) this.#node.sweep()
 		return await readLinksProgram(this.#node, this.#known(), signal)
 	}
 
@@ -136,7 +151,7 @@ export class Links implements Dataplane<LinksProgram, LinksChange> {
 				for (const ip of change.attachment.ips) wired.add(`${hostCidr(ip)} ${change.attachment.hostInterface}`)
 				return
 			case 'detach':
-				this.#node.detach(change.attachment)
+				this.#node.disconnect(change.attachment)
 				this.#cancelSweep ??= this.#clock.after(sweepAfter, () => {
 					this.#cancelSweep = undefined
 					this.#node.sweep()

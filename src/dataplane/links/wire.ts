@@ -49,29 +49,35 @@ export class NodeLinks {
 		} catch (e) {
 			// Nothing of a pod that could not be wired stays behind; a running one keeps what it has.
 			if (fresh) this.#abandon(attachment)
-			const code = isFailure(e) ? e.code : 'Internal'
-			throw new Failure(code, `Cannot attach pod ${JSON.stringify(attachment.pod)}: ${messageOf(e)}`, {}, { cause: e })
+			throw cannot('attach', attachment, e)
+		}
+	}
+
+	/** Takes the pod off the network: its routes go at once. Not there: nothing to do. Throws Failure. */
+	disconnect(attachment: Attachment): void {
+		try {
+			const index = this.#indexOf(attachment.hostInterface)
+			if (index === undefined) return
+			const e = this.#encoder
+			// By interface: the address may belong to the next pod already.
+			for (const ip of attachment.ips) deleteRoute(e, { destination: hostCidr(ip), index })
+			setLink(e, { index, group: DOOMED })
+			this.#tolerant(e, [ESRCH, ENOENT, ENODEV])
+		} catch (e) {
+			throw cannot('detach', attachment, e)
 		}
 	}
 
 	/**
-	 * Takes the pod off the network at once: its routes go, its namespace is released. The kernel removes the veth a
-	 * little later by itself, or `sweep` does where a process still holds the namespace. Not there: nothing to do.
+	 * Lets the pod's namespace go. The kernel removes the veth a little later by itself, or `sweep` does where a process
+	 * still holds the namespace. While it does so it holds the lock every other request needs, some 0.1 s for many
+	 * namespaces: disconnect all pods that go before the first is released. Throws Failure.
 	 */
-	detach(attachment: Attachment): void {
+	release(attachment: Attachment): void {
 		try {
-			const index = this.#indexOf(attachment.hostInterface)
-			if (index !== undefined) {
-				const e = this.#encoder
-				// By interface: the address may belong to the next pod already.
-				for (const ip of attachment.ips) deleteRoute(e, { destination: hostCidr(ip), index })
-				setLink(e, { index, group: DOOMED })
-				this.#tolerant(e, [ESRCH, ENOENT, ENODEV])
-			}
 			if (attachment.namespace !== '') deleteNetns(attachment.namespace)
 		} catch (e) {
-			const code = isFailure(e) ? e.code : 'Internal'
-			throw new Failure(code, `Cannot detach pod ${JSON.stringify(attachment.pod)}: ${messageOf(e)}`, {}, { cause: e })
+			throw cannot('detach', attachment, e)
 		}
 	}
 
@@ -229,7 +235,7 @@ export class NodeLinks {
 	}
 
 	#abandon(attachment: Attachment): void {
-		for (const step of [() => this.detach(attachment), () => deleteNetns(attachment.namespace)]) {
+		for (const step of [() => this.disconnect(attachment), () => this.release(attachment)]) {
 			try {
 				step()
 			} catch {
@@ -258,6 +264,11 @@ export class NodeLinks {
 	#tolerant(e: NetlinkEncoder, allowed: readonly number[]): void {
 		tolerant(this.socket, e, allowed)
 	}
+}
+
+function cannot(action: 'attach' | 'detach', attachment: Attachment, e: unknown): Failure {
+	const code = isFailure(e) ? e.code : 'Internal'
+	return new Failure(code, `Cannot ${action} pod ${JSON.stringify(attachment.pod)}: ${messageOf(e)}`, {}, { cause: e })
 }
 
 function tolerant(socket: NetlinkSocket, e: NetlinkEncoder, allowed: readonly number[]): void {
