@@ -3,9 +3,11 @@
 
 import { isFailure, messageOf } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
+import { namespaces } from '../kube/kinds.ts'
+import type { Service } from '../kube/objects/core.ts'
 import { type KubeObject, keyOf, type Status } from '../kube/objects/meta.ts'
 import { findResource, type Resource } from '../kube/resources.ts'
-import { type ObjectSource, sourceKey } from '../model/state.ts'
+import { lineOf, type ObjectSource, sourceKey } from '../model/state.ts'
 
 /** One object of a manifest, its namespace filled in. */
 export interface Item {
@@ -65,9 +67,12 @@ function rank({ object }: Item): number {
 /** How many requests are under way at once. */
 const width = 16
 
+/** A namespace that every cluster has and nobody puts objects into. */
+const dryNamespace = 'kube-node-lease'
+
 /**
  * Server-side apply of every item as field manager `podwire-up`. A dry run goes first: when the server refuses one,
- * none is applied. (An object of a namespace that these manifests bring is checked when its turn comes.)
+ * none is applied. What belongs into a namespace that the items only bring is tried in another one.
  */
 export async function applyItems(
 	client: KubeClient,
@@ -75,10 +80,17 @@ export async function applyItems(
 	onProgress: (done: number, total: number) => void,
 ): Promise<readonly Refusal[]> {
 	const options = { fieldManager: 'podwire-up', force: true, fieldValidation: 'Strict' } as const
+	const clashes = findClashes(items)
+	if (clashes.length > 0) return clashes
 	const brought = new Set(items.filter((i) => i.object.kind === 'Namespace').map((i) => i.object.metadata.name))
-	const checkable = items.filter((i) => !brought.has(i.object.metadata.namespace ?? ''))
-	const refused = await eachOf(checkable, async (item) => {
-		await client.apply(item.resource, item.object, { ...options, dryRun: true })
+	const there = brought.size === 0 ? [] : (await client.list(namespaces)).items
+	for (const namespace of there) brought.delete(namespace.metadata.name)
+	const refused = await eachOf(items, async ({ resource, object }) => {
+		const { metadata } = object
+		const tried = brought.has(metadata.namespace ?? '')
+			? { ...object, metadata: { ...metadata, namespace: dryNamespace } }
+			: object
+		await client.apply(resource, tried, { ...options, dryRun: true })
 	})
 	if (refused.length > 0) return refused
 	let done = 0
@@ -92,6 +104,41 @@ export async function applyItems(
 		)
 	}
 	return failed
+}
+
+/** What two of the items want for themselves: each alone would pass the dry run. */
+function findClashes(items: readonly Item[]): readonly Refusal[] {
+	const holders = new Map<string, { readonly item: Item; readonly field: string }>()
+	const refusals: Refusal[] = []
+	for (const item of items) {
+		if (item.object.kind !== 'Service') continue
+		const { spec } = item.object as Service
+		const claims = new Map<string, string>()
+		for (const [i, ip] of (spec?.clusterIPs ?? []).entries()) claims.set(`address ${ip}`, `spec.clusterIPs[${i}]`)
+		if (spec?.clusterIP !== undefined) claims.set(`address ${spec.clusterIP}`, 'spec.clusterIP')
+		for (const [i, port] of (spec?.ports ?? []).entries()) {
+			const field = `spec.ports[${i}].nodePort`
+			if (port.nodePort) claims.set(`node port ${port.nodePort}/${port.protocol ?? 'TCP'}`, field)
+		}
+		const lines: string[] = []
+		for (const [claim, field] of claims) {
+			if (/^address (None|)$/.test(claim)) continue
+			const holder = holders.get(claim)
+			if (holder === undefined) holders.set(claim, { item, field })
+			else {
+				const first = `Service ${keyOf(holder.item.object)} (${whereIs(holder.item, holder.field)})`
+				lines.push(`${whereIs(item, field)}: Service ${keyOf(item.object)}: ${field}: the ${claim} is that of ${first}`)
+			}
+		}
+		if (lines.length > 0) refusals.push({ object: item.object, lines })
+	}
+	return refusals
+}
+
+/** `file:line` of the field, or of the nearest one around it that the manifest spells out. */
+function whereIs({ source }: Item, field: string): string {
+	const line = lineOf(source, field)
+	return line === undefined ? source.file : `${source.file}:${line}`
 }
 
 function byRank(items: readonly Item[]): readonly (readonly Item[])[] {
@@ -120,36 +167,29 @@ async function eachOf(items: readonly Item[], act: (item: Item) => Promise<void>
 	return refusals
 }
 
+/** Server-side apply has the field within its message: `.spec.selektor: field not declared in schema`. */
+const typedFault = /^\.(\S+): (.+)$/
+
 /** Each cause of the server's Status at the line of its field. */
 export function explainRefusal(item: Item, error: unknown): readonly string[] {
-	const where = (field: string): string => {
-		let at = field
-		for (;;) {
-			const line = item.source.lines[at]
-			if (line !== undefined) return `${item.source.file}:${line}`
-			if (at === '') return item.source.file
-			const cut = Math.max(at.lastIndexOf('.'), at.lastIndexOf('['))
-			at = cut < 0 ? '' : at.slice(0, cut)
-		}
-	}
 	const name = `${item.object.kind} ${keyOf(item.object)}`
 	const status = isFailure(error) ? (error.details.status as Status | undefined) : undefined
 	const causes = status?.details?.causes ?? []
 	if (causes.length > 0) {
-		return causes.map(
-			(c) =>
-				`${where(c.field ?? '')}: ${name}: ${c.field === undefined ? '' : `${c.field}: `}${c.message ?? c.reason ?? ''}`,
-		)
+		return causes.map((c) => {
+			const [, field = c.field ?? '', why = c.message ?? c.reason ?? ''] = typedFault.exec(c.message ?? '') ?? []
+			if (why === 'field not declared in schema') return unknownField(field)
+			return `${whereIs(item, field)}: ${name}: ${field === '' ? '' : `${field}: `}${why}`
+		})
 	}
 	const text = status?.message ?? messageOf(error)
 	const unknown = [...text.matchAll(/(?:unknown|duplicate) field "([^"]+)"/g)].map((m) => m[1] ?? '')
-	if (unknown.length > 0) {
-		return unknown.map(
-			(field) =>
-				`${where(field)}: ${name}: unknown field ${JSON.stringify(field)}; kubectl explain ${item.resource.plural} lists the known ones`,
-		)
+	if (unknown.length > 0) return unknown.map(unknownField)
+	return [`${whereIs(item, '')}: ${name}: ${text}`]
+
+	function unknownField(field: string): string {
+		return `${whereIs(item, field)}: ${name}: unknown field ${JSON.stringify(field)}; kubectl explain ${item.resource.plural} lists the known ones`
 	}
-	return [`${where('')}: ${name}: ${text}`]
 }
 
 /** What the lab remembers of where each object was read. */

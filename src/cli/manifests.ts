@@ -18,6 +18,9 @@ export async function loadManifests(paths: readonly string[], namespace: string)
 		const manifests = await readManifests(paths, stdin === undefined ? {} : { stdin })
 		const failure = failureOf(manifests.problems)
 		if (failure !== undefined) throw failure
+		if (manifests.objects.length === 0) {
+			throw new CommandError(exit.usage, `Cannot use the manifests: there is no object in ${paths.join(', ')}`)
+		}
 		return sortItems(
 			manifests.objects.map(({ object, source }) => ({ object, source: recordSource(object, source) })),
 			namespace,
