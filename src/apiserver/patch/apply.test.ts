@@ -380,3 +380,11 @@ test('a schema made at run time drives apply as the built-in ones do', () => {
 	])
 	assert.throws(() => applyConfig(object, thing({ name: 'a', value: '3' }), as('b')), /\.items\[name="a"\]\.value/)
 })
+
+test("what the status endpoint is sent of the specification is nobody's", () => {
+	const before = stored(updateManagedFields({ after: deployment({ replicas: 1 }), ...options('a') }))
+	const after = { ...before, spec: { replicas: 2 }, status: { replicas: 1 } } as JsonObject
+	const byStatus = updateManagedFields({ before, after, ...options('b', { subresource: 'status' }) })
+	assert.deepEqual(entries(byStatus)[1]!.fieldsV1, { 'f:status': { '.': {}, 'f:replicas': {} } })
+	assert.ok((entries(byStatus)[0]!.fieldsV1['f:spec'] as JsonObject)['f:replicas'])
+})

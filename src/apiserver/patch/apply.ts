@@ -153,12 +153,14 @@ function applyOnce(live: JsonObject, config: JsonObject, claims: Claims, options
 	}
 	const id = identity(self)
 	const last = claims.get(id)
-	const fields = ownable(fieldsOf(config, shape), options)
-	const all = [...claims.values()].filter((claim) => claim !== last).map((claim) => claim.fields)
-	const object = prune((merged ?? {}) as JsonObject, last?.fields ?? emptySet, [fields, ...all].reduce(union), shape)
-
-	const differences = compare(live, object, shape)
 	const ignored = ignoredFields(options)
+	const given = without(fieldsOf(config, shape), ignored)
+	const fields = ownable(given, options)
+	const others = [...claims.values()].filter((claim) => claim !== last).map((claim) => claim.fields)
+	const pruned = prune((merged ?? {}) as JsonObject, last?.fields ?? emptySet, [given, ...others].reduce(union), shape)
+	const { object } = pruned
+
+	const differences = compare(live, pruned.withNulls, shape)
 	const changed = without(union(differences.modified, differences.added), ignored)
 	const removed = without(differences.removed, ignored)
 	if (!options.force) {
@@ -185,17 +187,27 @@ function isSameSet(a: FieldSet, b: FieldSet): boolean {
 	return isEmptySet(difference(a, b)) && isEmptySet(difference(b, a))
 }
 
-/** Removes what the manager applied last and nobody owns now. */
-function prune(merged: JsonObject, last: FieldSet, managed: FieldSet, shape: Shape): JsonObject {
-	if (isEmptySet(last)) return merged
+/**
+ * Removes what the manager applied last and nobody owns now. `withNulls` keeps a null where a map or list lost all it
+ * had: who owned the map itself still does.
+ */
+function prune(
+	merged: JsonObject,
+	last: FieldSet,
+	managed: FieldSet,
+	shape: Shape,
+): { readonly object: JsonObject; readonly withNulls: JsonObject } {
+	if (isEmptySet(last)) return { object: merged, withNulls: merged }
 	const lastParents = withParents(last, shape)
 	const set = (value: Json): FieldSet => withParents(fieldsOf(value, shape), shape)
-	const remove = (fields: FieldSet): Json => removeFields(merged, fields, shape) ?? {}
+	const remove = (fields: FieldSet, emptied?: null): JsonObject =>
+		(removeFields(merged, fields, shape, emptied) ?? {}) as JsonObject
 	const mergedSet = set(merged)
 	// All of it, then back what someone owns, then back what it never owned itself.
-	const owned = union(set(remove(lastParents)), withParents(managed, shape))
-	const kept = set(remove(difference(mergedSet, owned)))
-	return remove(intersection(difference(mergedSet, kept), lastParents)) as JsonObject
+	const owned = union(set(remove(lastParents, null)), withParents(managed, shape))
+	const kept = set(remove(difference(mergedSet, owned), null))
+	const gone = intersection(difference(mergedSet, kept), lastParents)
+	return { object: remove(gone), withNulls: remove(gone, null) }
 }
 
 function conflictFailure(conflicts: readonly Conflict[]): Failure {

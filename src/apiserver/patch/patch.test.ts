@@ -181,9 +181,9 @@ test('strategic merge patch follows the keys of the type', () => {
 			pod([{ name: 'a' }]),
 		],
 		[
-			'what is new loses its directives and nulls',
+			'what is new loses its nulls, and maps that hold a directive',
 			pod([{ name: 'a' }]),
-			{ spec: { affinity: { $patch: 'replace', nodeAffinity: null, podAffinity: {} } } },
+			{ spec: { affinity: { nodeAffinity: null, podAffinity: {}, podAntiAffinity: { $patch: 'replace' } } } },
 			pod([{ name: 'a' }], { affinity: { podAffinity: {} } }),
 		],
 	]

@@ -48,7 +48,7 @@ function ruleOf(inner: Inner, key: string): Rule {
 function mergeMaps(original: JsonObject, patch: JsonObject, inner: Inner, path: string): JsonObject {
 	const directive = keyOf(patch, '$patch')
 	if (directive !== undefined) {
-		if (directive === 'replace') return dropDirectives(withoutKeys(patch, ['$patch'])) as JsonObject
+		if (directive === 'replace') return dropInside(patch)
 		if (directive === 'delete') return {}
 		if (directive !== 'merge')
 			throw bad(path, `"$patch" is ${JSON.stringify(directive)}, not "replace", "merge" or "delete"`)
@@ -84,10 +84,14 @@ function mergeMaps(original: JsonObject, patch: JsonObject, inner: Inner, path: 
 		const where = at(path, key)
 		if (isObject(have) && isObject(value)) {
 			const rule = ruleOf(inner, key)
-			setKey(out, key, rule.strategy === 'replace' ? dropDirectives(value) : mergeMaps(have, value, rule.inner, where))
+			setKey(out, key, rule.strategy === 'replace' ? dropInside(value) : mergeMaps(have, value, rule.inner, where))
 		} else if (Array.isArray(have) && Array.isArray(value))
 			setKey(out, key, mergeLists(have as Json[], value as Json[], ruleOf(inner, key), where))
-		else setKey(out, key, dropDirectives(value))
+		else {
+			const kept = dropDirectives(value)
+			if (kept !== undefined) setKey(out, key, kept)
+			else delete out[key]
+		}
 	}
 	return out
 }
@@ -112,24 +116,28 @@ function retainKeys(out: Fields, patch: JsonObject, names: Json, path: string): 
 	for (const key of Object.keys(out)) if (!names.includes(key)) delete out[key]
 }
 
-/** Values that are new to the object: directives in them say nothing, nulls are absent. */
-function dropDirectives(value: Json): Json {
-	if (Array.isArray(value)) {
-		return (value as readonly Json[])
-			.filter((item) => !isObject(item) || item.$patch !== 'delete')
-			.filter((item) => !isObject(item) || item.$patch !== 'replace' || Object.keys(item).length > 1)
-			.map(dropDirectives)
-	}
+/** Values that are new to the object: nulls are absent, and so is every map that holds a directive. */
+function dropDirectives(value: Json): Json | undefined {
+	if (Array.isArray(value)) return (value as readonly Json[]).map(dropDirectives).filter((item) => item !== undefined)
 	if (!isObject(value)) return value
+	if (keyOf(value, '$patch') !== undefined) return undefined
+	return dropInside(value)
+}
+
+function dropInside(value: JsonObject): JsonObject {
 	const out: Fields = {}
 	for (const key of Object.keys(value)) {
 		const item = value[key]
-		if (item === null || item === undefined) continue
-		if (key === '$patch' || key === '$retainKeys' || key.startsWith(deletePrefix) || key.startsWith(orderPrefix))
-			continue
-		setKey(out, key, dropDirectives(item))
+		if (item === null || item === undefined || key === '$patch' || key === '$retainKeys') continue
+		if (key.startsWith(deletePrefix) || key.startsWith(orderPrefix)) continue
+		const kept = dropDirectives(item)
+		if (kept !== undefined) setKey(out, key, kept)
 	}
-	return out as JsonObject
+	return out
+}
+
+function dropInLists(items: readonly Json[]): Json[] {
+	return dropDirectives(items) as Json[]
 }
 
 /** A list under `$setElementOrder`: merged, then brought into the order the patch gives. */
@@ -145,11 +153,7 @@ function orderList(out: Fields, name: string, patch: Json | undefined, order: Js
 	const patched = patch as readonly Json[] | undefined
 	if (patched) checkOrder(patched, order as readonly Json[], rule.mergeKey, path)
 	if (!original && !patched) return
-	const merged = !original
-		? (dropDirectives(patched!) as readonly Json[])
-		: patched
-			? mergeLists(original, patched, rule, path)
-			: original
+	const merged = !original ? dropInLists(patched!) : patched ? mergeLists(original, patched, rule, path) : original
 	setKey(out, name, sortItems(merged, order as readonly Json[], original ?? [], rule.mergeKey))
 }
 
@@ -173,7 +177,7 @@ function isSame(a: Json, b: Json, mergeKey: string | undefined): boolean {
 }
 
 function mergeLists(original: readonly Json[], patch: readonly Json[], rule: Rule, path: string): Json[] {
-	if (rule.strategy !== 'merge') return dropDirectives(patch) as Json[]
+	if (rule.strategy !== 'merge') return dropInLists(patch)
 	if (original.length === 0 && patch.length === 0) return []
 	const isMaps = [...original, ...patch].some(isObject)
 	if (!isMaps) {
@@ -200,12 +204,12 @@ function mergeLists(original: readonly Json[], patch: readonly Json[], rule: Rul
 		} else if (directive === 'replace') isReplaced = true
 		else throw bad(`${path}[${i}]`, `"$patch" is ${JSON.stringify(directive)}, not "replace" or "delete"`)
 	})
-	if (isReplaced) return dropDirectives(wanted) as Json[]
+	if (isReplaced) return dropInLists(wanted)
 	const merged = [...base]
 	wanted.forEach((item, i) => {
 		const key = keyAt(item, i)
 		const index = merged.findIndex((have) => isObject(have) && sameJson(have[mergeKey], key))
-		if (index < 0) merged.push(dropDirectives(item))
+		if (index < 0) merged.push(dropInside(item as JsonObject))
 		else merged[index] = mergeMaps(merged[index] as JsonObject, item as JsonObject, rule.inner, `${path}[${i}]`)
 	})
 	return sortItems(merged, wanted, original, mergeKey)

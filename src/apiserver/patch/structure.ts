@@ -292,8 +292,11 @@ function mergeLists(
 	return out
 }
 
-/** The object without the fields of a set; undefined: nothing is left. Atomic values go only as a whole. */
-export function removeFields(value: Json, set: FieldSet, shape: Shape): Json | undefined {
+/**
+ * The object without the fields of a set; undefined: nothing is left. Atomic values go only as a whole.
+ * `emptied`: what a value in a map leaves that lost all it had. Null tells it from one that was removed itself.
+ */
+export function removeFields(value: Json, set: FieldSet, shape: Shape, emptied?: null): Json | undefined {
 	const form = formOf(shape, value)
 	if (form.form === 'leaf') {
 		const atomic = isObject(value) || Array.isArray(value)
@@ -306,7 +309,8 @@ export function removeFields(value: Json, set: FieldSet, shape: Shape): Json | u
 			const item = value[key]
 			const child = set.children.get(`f:${key}`)
 			if (item === undefined || child?.member) continue
-			const left = child && child.children.size > 0 ? removeFields(item, child, form.child(key)) : item
+			const left =
+				child && child.children.size > 0 ? (removeFields(item, child, form.child(key), emptied) ?? emptied) : item
 			if (left !== undefined) setKey(out, key, left)
 		}
 		return isBare(out) ? undefined : out
@@ -316,7 +320,7 @@ export function removeFields(value: Json, set: FieldSet, shape: Shape): Json | u
 	for (const item of value as readonly Json[]) {
 		const child = set.children.get(form.element(item))
 		if (child?.member) continue
-		const left = child && child.children.size > 0 ? removeFields(item, child, form.items) : item
+		const left = child && child.children.size > 0 ? removeFields(item, child, form.items, emptied) : item
 		if (left !== undefined) out.push(left)
 	}
 	return out.length > 0 ? out : undefined
