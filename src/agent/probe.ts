@@ -82,7 +82,7 @@ export async function probe(request: ProbeRequest, access: ProbeAccess): Promise
 		const nodeIps = request.nodes.flatMap((node) => access.node(node)?.ips ?? [])
 		const sameFamily = nodeIps.filter((ip) => familyOf(ip) === familyOf(sent.source) && ip !== sent.source)
 		const watched = { protocol, port: connection.port, sources: [sent.source, ...sameFamily] }
-		for (const where of placesToWatch(request, access, missing)) {
+		for (const where of request.observe === false ? [] : placesToWatch(request, access, missing)) {
 			const namespace = placeOf(where, access).namespace
 			try {
 				observations.push(new Observation(where, namespace, watched, missing))

@@ -31,6 +31,8 @@ export interface ProbeRequest {
 	readonly nodes: readonly NodeName[]
 	/** Milliseconds until the connection counts as dropped. */
 	readonly timeout: number
+	/** false: only the exchange itself, nothing is traced or captured; the observed parts of the result are empty. */
+	readonly observe?: boolean
 	/** Base64 of what to send (a DNS query, say); undefined: the probe's own greeting. */
 	readonly payload?: string
 }

@@ -25,7 +25,16 @@ export async function askNames(input: NamesInput): Promise<Answered | undefined>
 	const asked: Answered['queries'][number][] = []
 	for (const candidate of queries(name, dns)) {
 		const payload = Buffer.from(encodeQuery(candidate, 'A')).toString('base64')
-		const result = await agent.probe({ from, to: server, port: 53, protocol: 'UDP', nodes, timeout, payload })
+		const result = await agent.probe({
+			from,
+			to: server,
+			port: 53,
+			protocol: 'UDP',
+			nodes,
+			timeout,
+			payload,
+			observe: false,
+		})
 		if (result.outcome !== 'connected' || result.answerBytes === undefined) {
 			asked.push({ name: candidate, answer: result.outcome, milliseconds: result.elapsed })
 			break
