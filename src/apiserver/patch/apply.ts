@@ -158,7 +158,8 @@ function applyOnce(live: JsonObject, config: JsonObject, claims: Claims, options
 	const fields = ownable(given, options)
 	const others = [...claims.values()].filter((claim) => claim !== last).map((claim) => claim.fields)
 	const pruned = prune((merged ?? {}) as JsonObject, last?.fields ?? emptySet, [given, ...others].reduce(union), shape)
-	const { object } = pruned
+	// Types of Go tell a struct that lost all it had from one that is gone; canonical form drops the nulls.
+	const object = options.schema?.wire ? pruned.withNulls : pruned.object
 
 	const differences = compare(live, pruned.withNulls, shape)
 	const changed = without(union(differences.modified, differences.added), ignored)
