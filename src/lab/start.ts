@@ -314,7 +314,8 @@ function removeIfEmpty(path: string): void {
 
 async function killAll(processes: readonly ProcessIdentity[]): Promise<void> {
 	for (const process of processes) signalProcess(process, 'SIGKILL')
-	const living = await waitForEnd(processes, 5_000)
+	// A busy kernel takes seconds to close the sockets of many namespaces.
+	const living = await waitForEnd(processes, 30_000)
 	if (living.length > 0) {
 		throw new Failure(
 			'Unavailable',
