@@ -6,7 +6,9 @@ import { applyDefaults } from './defaults/defaults.ts'
 import type { Served } from './registry.ts'
 import { badRequest, invalid } from './status.ts'
 import { type FieldValidation, readObject } from './validate/fields.ts'
+import { checkMetadata, checkMetadataUpdate } from './validate/metadata.ts'
 import { validateObject } from './validate/objects.ts'
+import { Report } from './validate/report.ts'
 
 export type { FieldValidation }
 
@@ -74,4 +76,30 @@ export function checkValues(served: Served, object: UnknownObject, before: Unkno
 		served.custom ? served.type : undefined,
 	)
 	if (causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', causes)
+}
+
+/**
+ * As readAs, of what an update of the status may change: the rest of the body is not looked at, nor is metadata that is
+ * the very metadata of `current`.
+ */
+export function readStatusAs(
+	served: Served,
+	body: JsonObject,
+	level: FieldValidation,
+	current?: JsonObject,
+): { readonly object: UnknownObject; readonly warnings: readonly string[] } {
+	const { apiVersion, kind, metadata, status } = body
+	const read: JsonObject = { apiVersion, kind, ...(status === undefined ? {} : { status }) }
+	if (metadata === undefined || metadata !== current?.metadata) return readAs(served, { ...read, metadata }, level)
+	const { object, warnings } = readAs(served, read, level)
+	return { object: { ...object, metadata } as unknown as UnknownObject, warnings }
+}
+
+/** As checkValues, of an update that leaves the specification as it was. */
+export function checkMetadataOnly(served: Served, object: UnknownObject, before: UnknownObject): void {
+	const report = new Report()
+	const after = object as unknown as JsonObject
+	checkMetadata(after, `${served.resource.group}/${served.resource.kind}`, report)
+	checkMetadataUpdate(before as unknown as JsonObject, after, report)
+	if (report.causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', report.causes)
 }

@@ -264,7 +264,7 @@ async function bind(call: Call): Promise<Response> {
 			status: { ...part(before.object, 'status'), conditions },
 		} as unknown as UnknownObject,
 		options,
-		{ prepare: (_, next) => next, answer: async () => success(201) },
+		{ specStays: true, prepare: (_, next) => next, answer: async () => success(201) },
 	)
 }
 

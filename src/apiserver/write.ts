@@ -8,10 +8,12 @@ import { entryAnswer, objectAnswer } from './answer.ts'
 import { type Call, keyIn, shownObject } from './api.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
 import {
+	checkMetadataOnly,
 	checkValues,
 	type FieldValidation,
 	readAs,
 	readFieldValidation,
+	readStatusAs,
 	warningHeaders,
 	withDefaults,
 } from './checks.ts'
@@ -176,7 +178,10 @@ export async function updateObject(call: Call): Promise<Response> {
 	const bytes = await readBody(call.request)
 	const expected = { apiVersion: served.apiVersion, kind: served.resource.kind }
 	const body = await parseBody(bytes, mediaTypeOf(call.request), expected)
-	const { object, warnings } = readAs(served, body.object, options.fieldValidation, body.text)
+	const { object, warnings } =
+		call.subresource === 'status'
+			? readStatusAs(served, body.object, options.fieldValidation)
+			: readAs(served, body.object, options.fieldValidation, body.text)
 	checkSameName(call, object)
 	const before = call.api.store.current(served.storage, keyIn(call.namespace, name))
 	if (before === undefined) throw notFound(served.resource, name)
@@ -210,6 +215,8 @@ export async function replace(
 		readonly applied?: boolean
 		/** How the two are brought together, where it is neither an update of the object nor of its status. */
 		readonly prepare?: (before: UnknownObject, next: UnknownObject) => UnknownObject
+		/** The specification is as it was, or as it may be (a binding's). */
+		readonly specStays?: boolean
 		/** How the result is answered (scale). */
 		readonly answer?: (entry: Entry) => Promise<Response>
 	} = {},
@@ -218,14 +225,20 @@ export async function replace(
 	const kept = keptForm(call)
 	const old = before.object
 	checkPreconditions(call, before, given.metadata, name)
-	let next = withDefaults(served.toKept?.(given) ?? given)
+	// Most writes are of status: what they leave as it was is neither filled in nor checked again.
+	const specStays = call.subresource === 'status' || extra.specStays === true
+	const inKeptForm = served.toKept?.(given) ?? given
+	let next = specStays ? inKeptForm : withDefaults(inKeptForm)
 	if (extra.prepare !== undefined) next = extra.prepare(old, next)
 	else if (call.subresource === 'status') next = prepareStatusUpdate(old, next)
 	else next = prepareUpdate(kept, old, next)
 	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
-	next = api.admission.allocate(kept, next, old)
-	// A subresource with a way of its own changes what an update of the object may not.
-	checkValues(kept, next, extra.prepare === undefined ? old : undefined)
+	if (specStays) checkMetadataOnly(kept, next, old)
+	else {
+		next = api.admission.allocate(kept, next, old)
+		// A subresource with a way of its own changes what an update of the object may not.
+		checkValues(kept, next, extra.prepare === undefined ? old : undefined)
+	}
 	if (!extra.applied) next = withManagers(kept, old, next, options, call.subresource, api.now())
 	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
@@ -311,7 +324,10 @@ export async function patchObject(call: Call): Promise<Response> {
 		now: api.now(),
 		custom: served.custom,
 	})
-	const { object, warnings } = readAs(served, patched.object, options.fieldValidation)
+	const { object, warnings } =
+		call.subresource === 'status'
+			? readStatusAs(served, patched.object, options.fieldValidation, current)
+			: readAs(served, patched.object, options.fieldValidation)
 	if (!isObject(object.metadata)) throw badRequest('metadata must be an object')
 	if (before === undefined) {
 		const given = object.metadata.name ?? ''
