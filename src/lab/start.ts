@@ -4,13 +4,15 @@ import { spawn } from 'node:child_process'
 import {
 	closeSync,
 	existsSync,
+	linkSync,
 	mkdirSync,
 	openSync,
 	readdirSync,
 	readFileSync,
+	renameSync,
 	rmdirSync,
 	rmSync,
-	writeSync,
+	writeFileSync,
 } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, extname, join } from 'node:path'
@@ -195,31 +197,51 @@ async function waitRunning(
 /** One `up` or `down` of a name at a time. A lock left by a process that is gone is taken over. Throws Failure Busy. */
 function lock(paths: LabPaths): () => void {
 	const path = `${paths.runtime}.lock`
+	const own = `${path}.${process.pid}`
 	mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
 	for (let attempt = 0; ; attempt++) {
 		try {
-			const fd = openSync(path, 'wx', 0o600)
-			writeSync(fd, JSON.stringify(identifyProcess(process.pid)))
-			closeSync(fd)
+			// Written first and linked then: who finds the lock finds its holder in it.
+			writeFileSync(own, JSON.stringify(identifyProcess(process.pid)), { mode: 0o600 })
+			linkSync(own, path)
 			return () => rmSync(path, { force: true })
 		} catch (e) {
 			if ((e as NodeJS.ErrnoException).code !== 'EEXIST') {
 				throw new Failure('CannotWrite', `Cannot make ${JSON.stringify(path)}: ${messageOf(e)}`)
 			}
+		} finally {
+			rmSync(own, { force: true })
 		}
-		let holder: ProcessIdentity | undefined
-		try {
-			holder = JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity
-		} catch {
-			// Being written just now, or half of it lost.
-		}
+		const holder = readHolder(path)
 		if (attempt > 0 && holder !== undefined && isAlive(holder)) {
 			throw new Failure(
 				'Busy',
 				`Another podwire (process ${holder.pid}) is starting or removing lab ${JSON.stringify(paths.name)}; try again when it is done`,
 			)
 		}
-		if (holder === undefined || !isAlive(holder)) rmSync(path, { force: true })
+		if (holder === undefined || !isAlive(holder)) removeStale(path, own)
+	}
+}
+
+/** undefined: the lock is gone again, or its text was lost in a crash of the machine. */
+function readHolder(path: string): ProcessIdentity | undefined {
+	try {
+		return JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity
+	} catch {
+		return undefined
+	}
+}
+
+/** Of several that find a dead holder's lock, none may take away the lock that another has made since. */
+function removeStale(path: string, aside: string): void {
+	try {
+		renameSync(path, aside)
+		const holder = readHolder(aside)
+		if (holder !== undefined && isAlive(holder)) linkSync(aside, path)
+	} catch {
+		// Somebody else was faster.
+	} finally {
+		rmSync(aside, { force: true })
 	}
 }
 
