@@ -137,7 +137,11 @@ function findClashes(items: readonly Item[]): readonly Refusal[] {
 
 /** `file:line` of the field, or of the nearest one around it that the manifest spells out. */
 function whereIs({ source }: Item, field: string): string {
-	const line = lineOf(source, field)
+	// The server speaks of the list that the single field stands for.
+	const written = field.replace(/^spec\.clusterIPs(\[0\])?$/, (list) =>
+		list in source.lines ? list : 'spec.clusterIP',
+	)
+	const line = lineOf(source, written)
 	return line === undefined ? source.file : `${source.file}:${line}`
 }
 
