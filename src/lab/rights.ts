@@ -18,7 +18,10 @@ export function findRights(): Rights {
 	}
 	const attempts: string[] = []
 	if (process.getuid?.() === 0) {
-		const attempt = tryCommand('unshare', ['-n', '-m', '--propagation', 'private', 'true'])
+		// Also back into the namespaces it is in: root of a user namespace alone may leave the host's and not return.
+		const attempt =
+			tryCommand('unshare', ['-n', '-m', '--propagation', 'private', 'true']) ??
+			tryCommand('nsenter', ['--net=/proc/self/ns/net', '--mount=/proc/self/ns/mnt', 'true'])
 		if (attempt === undefined) return { rights: 'root' }
 		attempts.push(`as root: ${attempt}`)
 	}

@@ -179,10 +179,16 @@ async function waitRunning(
 	const stop = new AbortController()
 	const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal])
 	const running = (async (): Promise<true> => {
-		for await (const event of client.events(signal)) {
-			options.onEvent?.(event)
-			if (event.event === 'phase' && event.phase === 'running') return true
-			if (event.event === 'phase' && event.phase !== 'starting') throw startFailed(paths, `is ${event.phase}`)
+		try {
+			for await (const event of client.events(signal)) {
+				options.onEvent?.(event)
+				if (event.event === 'phase' && event.phase === 'running') return true
+				if (event.event === 'phase' && event.phase !== 'starting') throw startFailed(paths, `is ${event.phase}`)
+			}
+		} catch (e) {
+			// It died in the middle: how it ended says more than that its socket did.
+			if (!isFailure(e, 'Unreachable')) throw e
+			throw startFailed(paths, daemon === undefined ? 'ended' : await daemon.ended)
 		}
 		options.signal?.throwIfAborted()
 		throw startFailed(paths, 'ended')
