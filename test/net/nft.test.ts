@@ -9,12 +9,14 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import type { Ip } from '../../src/base/ip.ts'
 import { describeRule } from '../../src/dataplane/nftables/evaluate.ts'
+import { NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { createAnonymousNetns, inNetns } from '../../src/linux/netns.ts'
+import { fieldsOf, ip, th } from '../../src/linux/nft/build.ts'
 import { diffPrograms } from '../../src/linux/nft/diff.ts'
 import { installFlowTrace, removeFlowTrace, traceTable } from '../../src/linux/nft/flow-trace.ts'
 import { type NftKernel, openKernel } from '../../src/linux/nft/kernel.ts'
 import { printProgram } from '../../src/linux/nft/print.ts'
-import { openNftSocket } from '../../src/linux/nft/transaction.ts'
+import { applyChanges, openNftSocket } from '../../src/linux/nft/transaction.ts'
 import { programs } from './nft-programs.ts'
 import { kernelSuite } from './nft-suite.ts'
 import { reasonToSkip } from './services-world.ts'
@@ -73,6 +75,39 @@ describe('nftables, the real kernel', { skip: reasonToSkip() }, () => {
 		} finally {
 			rmSync(folder, { recursive: true })
 		}
+	})
+
+	it('cuts what the socket cannot send at once, and still says what was refused', () => {
+		inside((kernel, netns) => {
+			const socket = inNetns(netns, () => new NetlinkSocket(12, { sendBuffer: 150_000 }))
+			const place = { family: 'ip', table: 't' } as const
+			const set = { name: 's', key: fieldsOf([ip.daddr, th.dport]), data: fieldsOf([ip.daddr]), flags: [] } as const
+			const address = (i: number) => `10.0.${i >> 8}.${i & 255}`
+			const entries = Array.from({ length: 20_000 }, (_, i) => [`${address(i)} . 80`, { data: '10.1.1.1' }] as const)
+			const changes = [
+				{ ...place, op: 'add-table' },
+				{ ...place, op: 'add-set', set },
+				{ ...place, op: 'add-elements', set, elements: entries },
+				{ ...place, op: 'add-chain', chain: { name: 'c' } },
+			] as const
+			const receipt = applyChanges(socket, changes)
+			assert.ok(receipt.transactions > 2, `${receipt.transactions} transactions, ${receipt.bytes} bytes`)
+			const read = kernel.read().tables.get('ip t')
+			assert.equal(read?.sets.get('s')?.elements.size, entries.length)
+			assert.equal(read?.chains.size, 1)
+			const other = entries.map(([key], i) => [key, { data: i === 15_000 ? '10.1.1.2' : '10.1.1.1' }] as const)
+			assert.throws(
+				() => applyChanges(socket, [{ ...place, op: 'add-elements', set, elements: other }]),
+				/element "10\.0\.58\.152 \. 80 : 10\.1\.1\.2" of map "s" of table "ip t": the key is there with another value/,
+			)
+			assert.equal(
+				applyChanges(inNetns(netns, openNftSocket), [{ ...place, op: 'delete-elements', set, elements: entries }])
+					.transactions,
+				1,
+			)
+			assert.equal(kernel.read().tables.get('ip t')?.sets.get('s')?.elements.size, 0)
+			socket.close()
+		})
 	})
 
 	it('traces one flow by a table of its own', { skip: noNft }, () => {

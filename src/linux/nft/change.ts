@@ -166,7 +166,7 @@ function encodeElements(
 	out: NetlinkEncoder,
 	mark: Mark,
 ): void {
-	const writer = new ElementWriter(change.set)
+	const writer = new ElementWriter(change.set, change.elements.length)
 	let first = 0
 	const flush = (next: number) => {
 		if (next === first) return

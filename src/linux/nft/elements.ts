@@ -11,6 +11,8 @@ import { ELEMENT, ELEMENT_FLAG, verdictCodes } from './wire.ts'
 
 /** Largest list of elements in one message: a nested attribute has 16 bits of length, an element at most 1 KiB here. */
 const listLimit = 60000
+/** Most bytes of one: two keys and data of 64 bytes, a comment, twice for the two ends of an interval. */
+const elementLimit = 1024
 const NESTED = 0x8000
 
 export type ElementSet = Pick<NftSet, 'name' | 'key' | 'data' | 'flags'>
@@ -24,13 +26,15 @@ export class ElementWriter {
 	readonly #concatenated: boolean
 	readonly #writeKey: ReturnType<typeof fieldWriter>
 	readonly #writeData: ReturnType<typeof fieldWriter> | undefined
-	#buffer = Buffer.allocUnsafeSlow(listLimit + 4096)
+	readonly #buffer: Buffer
 	#at = 0
 	/** Where each element begins in the list, for the mapping of errors. */
 	readonly starts: number[] = []
 
-	constructor(set: ElementSet) {
+	/** `count`: how many elements will come, at most. */
+	constructor(set: ElementSet, count = Number.POSITIVE_INFINITY) {
 		this.#set = set
+		this.#buffer = Buffer.allocUnsafe(Math.min(listLimit + elementLimit, count * elementLimit))
 		this.#keyBytes = keyLength(set.key)
 		this.#dataBytes = set.data === undefined || set.data === 'verdict' ? 0 : keyLength(set.data)
 		this.#interval = set.flags.includes('interval')
@@ -43,10 +47,9 @@ export class ElementWriter {
 		return this.#at >= listLimit
 	}
 
-	/** The list so far; the writer is empty after. */
+	/** The list so far: a view, valid until the next add. The writer is empty after. */
 	take(): Buffer {
 		const list = this.#buffer.subarray(0, this.#at)
-		this.#buffer = Buffer.allocUnsafeSlow(listLimit + 4096)
 		this.#at = 0
 		this.starts.length = 0
 		return list

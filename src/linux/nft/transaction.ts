@@ -40,57 +40,76 @@ export function openNftSocket(): NetlinkSocket {
 
 /**
  * Applies the changes. Throws Failure with code = errno name: nothing of the failed batch is in force;
- * details.applied counts changes of earlier batches that are (0 where there was one batch), details.change is the
- * index of the change that was refused.
+ * details.applied counts batches before it that are (0 where there was one), details.change is the index of the
+ * change that was refused.
  */
 export function applyChanges(socket: NetlinkSocket, changes: readonly NftChange[]): NftReceipt {
 	if (changes.length === 0) return { transactions: 0, bytes: 0 }
-	// The kernel refuses a datagram that does not fit its accounting of the send buffer.
-	const limit = getsockoptInt(socket.fd, SOL_SOCKET, SO_SNDBUF) - 4096
+	const limit = sendLimit(socket)
+	const whole = new Batch()
+	changes.forEach((change, index) => {
+		whole.add({ change, index })
+	})
+	if (whole.length <= limit) {
+		send(socket, whole, changes, 0)
+		return { transactions: 1, bytes: whole.length }
+	}
 	let transactions = 0
 	let bytes = 0
-	for (let from = 0; from < changes.length; ) {
-		const batch = new Batch()
-		let to = from
-		while (to < changes.length && (batch.length < limit * 0.9 || to === from)) batch.add(changes[to] as NftChange, to++)
-		if (batch.length > limit && to - from === 1) {
-			// One set's elements alone are too much: halves of it are changes, too.
-			const halves = split(changes[from] as NftChange)
-			if (halves !== undefined)
-				return applyChanges(socket, [...changes.slice(0, from), ...halves, ...changes.slice(from + 1)])
-		} else if (batch.length > limit) {
-			const last = changes[to - 1] as NftChange
-			const halves = split(last)
-			if (halves !== undefined) return applyParts(socket, changes, to - 1, halves, from, { transactions, bytes })
-		}
-		send(socket, batch, changes, from)
+	for (const batch of batches(changes, limit)) {
+		send(socket, batch, changes, transactions)
 		transactions++
 		bytes += batch.length
-		from = to
 	}
 	return { transactions, bytes }
 }
 
-/** The change at `at` was too large for the batch that began at `from`: goes on with its halves in its place. */
-function applyParts(
-	socket: NetlinkSocket,
-	changes: readonly NftChange[],
-	at: number,
-	halves: readonly NftChange[],
-	from: number,
-	before: NftReceipt,
-): NftReceipt {
-	const rest = applyChanges(socket, [...changes.slice(from, at), ...halves, ...changes.slice(at + 1)])
-	return { transactions: before.transactions + rest.transactions, bytes: before.bytes + rest.bytes }
+const sendLimits = new WeakMap<NetlinkSocket, number>()
+
+/** The kernel refuses a datagram that does not fit its accounting of the send buffer. */
+function sendLimit(socket: NetlinkSocket): number {
+	let limit = sendLimits.get(socket)
+	if (limit === undefined) {
+		limit = getsockoptInt(socket.fd, SOL_SOCKET, SO_SNDBUF) - 4096
+		sendLimits.set(socket, limit)
+	}
+	return limit
 }
 
-function split(change: NftChange): readonly NftChange[] | undefined {
-	if ((change.op !== 'add-elements' && change.op !== 'delete-elements') || change.elements.length < 2) return undefined
-	const middle = change.elements.length >> 1
-	return [
-		{ ...change, elements: change.elements.slice(0, middle) },
-		{ ...change, elements: change.elements.slice(middle) },
-	]
+/** A change, or a part of its elements, and which change it is of. */
+interface Piece {
+	readonly change: NftChange
+	readonly index: number
+	/** First of the elements. */
+	readonly from?: number
+}
+
+/** As few batches as fit the limit, changes in order. */
+function* batches(changes: readonly NftChange[], limit: number): Iterable<Batch> {
+	let batch = new Batch()
+	for (const piece of changes.flatMap((change, index) => cut({ change, index }, limit / 4))) {
+		const alone = new Batch()
+		alone.add(piece)
+		if (batch.length + alone.length > limit) {
+			yield batch
+			batch = new Batch()
+		}
+		batch.add(piece)
+	}
+	yield batch
+}
+
+function cut(piece: Piece, most: number): Piece[] {
+	const { change, index } = piece
+	if (change.op !== 'add-elements' && change.op !== 'delete-elements') return [piece]
+	const alone = new Batch()
+	alone.add(piece)
+	const parts = Math.ceil(alone.length / most)
+	const size = Math.ceil(change.elements.length / parts)
+	return Array.from({ length: parts }, (_, i) => {
+		const from = i * size
+		return { change: { ...change, elements: change.elements.slice(from, from + size) }, index, from }
+	})
 }
 
 interface MessageMark {
@@ -100,20 +119,24 @@ interface MessageMark {
 }
 
 class Batch {
-	readonly #out = new NetlinkEncoder(1 << 16)
+	readonly #out = new NetlinkEncoder(1 << 13)
 	readonly #marks = new Map<number, MessageMark>()
 
 	constructor() {
 		this.#out.begin(NFNL_MSG_BATCH_BEGIN, 0).nfgen(0, NFNL_SUBSYS_NFTABLES).end()
 	}
 
+	/** Bytes, with the end that is still to be written. */
 	get length(): number {
 		return this.#out.length + 20
 	}
 
-	add(change: NftChange, index: number): void {
+	add({ change, index, from = 0 }: Piece): void {
 		encodeChange(change, this.#out, (sequence, items) => {
-			this.#marks.set(sequence, { change: index, ...items })
+			this.#marks.set(
+				sequence,
+				items === undefined ? { change: index } : { change: index, first: from + items.first, starts: items.starts },
+			)
 		})
 	}
 
@@ -137,26 +160,14 @@ function send(socket: NetlinkSocket, batch: Batch, changes: readonly NftChange[]
 		const first = [...errors].sort((a, b) => a.sequence - b.sequence)[0]
 		const mark = first === undefined ? undefined : batch.markOf(first.sequence)
 		if (first === undefined || mark === undefined) {
-			// EPROTO: an older kernel that does not acknowledge the end of a batch would land here; success has no error.
+			// A kernel that does not acknowledge the end of a batch: no error is success.
 			if (e.code === 'EPROTO') return
-			throw new Failure(
-				e.code,
-				`Cannot apply ${changes.length} nftables changes: ${messageOf(e)}`,
-				{ applied },
-				{ cause: e },
-			)
+			const text = `Cannot apply ${changes.length} nftables changes: ${messageOf(e)}`
+			throw new Failure(e.code, text, { applied }, { cause: e })
 		}
 		const change = changes[mark.change] as NftChange
-		throw new Failure(
-			errnoName(first.errno),
-			refusal(socket, change, mark, first, changes),
-			{
-				errno: first.errno,
-				applied,
-				change: mark.change,
-			},
-			{ cause: e },
-		)
+		const details = { errno: first.errno, applied, change: mark.change }
+		throw new Failure(errnoName(first.errno), refusal(socket, change, mark, first, changes), details, { cause: e })
 	}
 }
 
