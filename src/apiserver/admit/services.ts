@@ -352,15 +352,22 @@ function withNodePorts(spec: JsonObject, old: JsonObject | undefined, context: P
 		checkPort(wanted, field, had.has(wanted), context)
 		use(wanted, protocolOf(port))
 	}
-	const ports = portsOf(spec).map((port) => {
-		if (!wants || (typeof port.nodePort === 'number' && port.nodePort !== 0)) return port
+	const ports: JsonObject[] = []
+	for (const [i, port] of portsOf(spec).entries()) {
+		if (!wants || (typeof port.nodePort === 'number' && port.nodePort !== 0)) {
+			ports.push(port)
+			continue
+		}
 		// The same port number under another protocol (DNS) shares the node port.
-		const twin = portsOf(spec).find((p) => p !== port && p.port === port.port && typeof p.nodePort === 'number')
-		const shared = twin === undefined ? undefined : (twin.nodePort as number)
-		const nodePort = shared !== undefined && !used.get(shared)?.has(protocolOf(port)) ? shared : takePort(used, context)
+		const others = [...ports, ...portsOf(spec).slice(i + 1)]
+		const shared = others.find((p) => p.port === port.port && typeof p.nodePort === 'number')?.nodePort as
+			| number
+			| undefined
+		const free = shared !== undefined && shared !== 0 && !used.get(shared)?.has(protocolOf(port))
+		const nodePort = free ? shared : takePort(used, context)
 		use(nodePort, protocolOf(port))
-		return { ...port, nodePort }
-	})
+		ports.push({ ...port, nodePort })
+	}
 	const out: Record<string, Json | undefined> = { ...spec, ports }
 	if (needsHealthPort(spec)) {
 		const wanted = spec.healthCheckNodePort
