@@ -61,6 +61,8 @@ function combine(
 }
 
 export function union(a: FieldSet, b: FieldSet): FieldSet {
+	if (isEmptySet(a)) return b
+	if (isEmptySet(b)) return a
 	return combine(a, b, (x, y) => x || y) ?? emptySet
 }
 
@@ -68,9 +70,23 @@ export function intersection(a: FieldSet, b: FieldSet): FieldSet {
 	return combine(a, b, (x, y) => x && y) ?? emptySet
 }
 
-/** What is in `a` and not in `b`; what lies under a member of `b` stays. */
+/** What is in `a` and not in `b`; what lies under a member of `b` stays. Parts that `b` does not touch are shared. */
 export function difference(a: FieldSet, b: FieldSet): FieldSet {
-	return combine(a, b, (x, y) => x && !y) ?? emptySet
+	return subtract(a, b) ?? emptySet
+}
+
+function subtract(a: FieldSet, b: FieldSet | undefined): FieldSet | undefined {
+	if (b === undefined || isEmptySet(b)) return isEmptySet(a) ? undefined : a
+	const member = a.member && !b.member
+	let same = member === a.member
+	const children = new Map<string, FieldSet>()
+	for (const [element, child] of a.children) {
+		const result = subtract(child, b.children.get(element))
+		if (result !== child) same = false
+		if (result) children.set(element, result)
+	}
+	if (same) return a
+	return member || children.size > 0 ? { member, children } : undefined
 }
 
 /** What is in `a`, without the members of `b` and without all that lies under them. */
@@ -127,19 +143,47 @@ export function printPath(path: readonly string[]): string {
 		.join('')
 }
 
+/**
+ * What was written for which set, both ways: most claims of an object outlive most writes, and reading and writing them
+ * was the greater part of a write's cost. A result may be shared and must not be changed.
+ */
+const written = new WeakMap<FieldSet, JsonObject>()
+const read = new WeakMap<JsonObject, FieldSet>()
+
 /** The JSON of `fieldsV1`. */
 export function toFieldsV1(set: FieldSet): JsonObject {
+	const known = written.get(set)
+	if (known !== undefined) return known
+	const json = writeFields(set)
+	written.set(set, json)
+	read.set(json, set)
+	return json
+}
+
+function writeFields(set: FieldSet): JsonObject {
 	const out: Record<string, JsonObject> = {}
 	for (const element of [...set.children.keys()].sort()) {
 		const child = set.children.get(element)!
-		const inner = toFieldsV1(child)
+		const inner = writeFields(child)
 		out[element] = child.member && child.children.size > 0 ? { '.': {}, ...inner } : inner
 	}
 	return out
 }
 
 /** Reads `fieldsV1`; undefined if it is none. */
-export function fromFieldsV1(fields: unknown, depth = 0): FieldSet | undefined {
+export function fromFieldsV1(fields: unknown): FieldSet | undefined {
+	const known = isObject(fields) ? read.get(fields) : undefined
+	if (known !== undefined) return known
+	const set = readFields(fields, 0)
+	// What is not frozen may still change under us.
+	if (set !== undefined && isObject(fields) && Object.isFrozen(fields)) {
+		read.set(fields, set)
+		written.set(set, fields)
+	}
+	return set
+}
+
+function readFields(fields: unknown, depth: number): FieldSet | undefined {
 	if (!isObject(fields) || depth > 500) return undefined
 	const children = new Map<string, FieldSet>()
 	let member = Object.keys(fields).length === 0 && depth > 0
@@ -149,7 +193,7 @@ export function fromFieldsV1(fields: unknown, depth = 0): FieldSet | undefined {
 			continue
 		}
 		const element = readElement(key)
-		const child = fromFieldsV1(fields[key], depth + 1)
+		const child = readFields(fields[key], depth + 1)
 		if (element === undefined || child === undefined) return undefined
 		children.set(element, child)
 	}

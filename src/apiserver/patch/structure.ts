@@ -136,6 +136,8 @@ export function compare(before: Json | undefined, after: Json | undefined, shape
 type Sets = { added: FieldSetBuilder; modified: FieldSetBuilder; removed: FieldSetBuilder }
 
 function compareAt(lhs: Json | undefined, rhs: Json | undefined, shape: Shape, path: string[], sets: Sets): void {
+	// The same value, not an equal one: what a write left alone is still the stored object's.
+	if (lhs === rhs && lhs !== undefined) return
 	const left = formOf(shape, lhs)
 	const right = formOf(shape, rhs)
 	const form = rhs === undefined || (rhs === null && lhs !== undefined) ? left : right
