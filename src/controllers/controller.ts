@@ -3,7 +3,7 @@
 // own doing, and none counts what it has created itself as missing.
 
 import type { Clock } from '../base/clock.ts'
-import { isConflict, isNotFound } from '../kube/answer.ts'
+import { isNotFound } from '../kube/answer.ts'
 import type { DeleteOptions, KubeClient, New, PatchOptions, WriteOptions } from '../kube/client.ts'
 import type { Kind } from '../kube/kinds.ts'
 import { type KubeObject, keyOf, type ObjectKey } from '../kube/objects/meta.ts'
@@ -94,9 +94,8 @@ function takeTurn(client: KubeClient, views: Views, clock: Clock, pending: Promi
 			try {
 				await client.delete(kind, key, { ...options, preconditions: { uid, ...options?.preconditions } })
 			} catch (e) {
-				// Gone already, or replaced by another of the same name: what was asked for is so.
-				const replaced = isConflict(e) && options?.preconditions?.resourceVersion === undefined
-				if (!isNotFound(e) && !replaced) throw e
+				// Gone already: what was asked for is so. A conflict (another of the same name) is for the next turn to see.
+				if (!isNotFound(e)) throw e
 			}
 			expect(kind, { key, deletedUid: uid })
 		},

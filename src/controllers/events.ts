@@ -56,7 +56,7 @@ interface Budget {
 }
 
 export function createEventRecorder(client: KubeClient, options: RecorderOptions): EventRecorder {
-	const { clock, signal, most = 1000 } = options
+	const { clock, signal, most = 10_000 } = options
 	const waiting: Note[] = []
 	const written = new Map<string, Written>()
 	const similar = new Map<string, Similar>()

@@ -55,6 +55,8 @@ export interface Controllers {
 	 * (minReadySeconds, deadlines, back-off beyond a second) are not waited for.
 	 */
 	settled(): Promise<void>
+	/** What each controller that is not at rest still works on. */
+	pending(): readonly { readonly controller: string; readonly keys: readonly string[] }[]
 	/** For others who have events to tell, the kubelet for one. */
 	readonly recorder: EventRecorder
 	stop(): void
@@ -126,6 +128,10 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 	return {
 		ready,
 		recorder,
+		pending: () =>
+			controllers
+				.map(({ name, queue }) => ({ controller: name, keys: queue.pending() }))
+				.filter(({ keys }) => keys.length > 0),
 		stop,
 		async settled() {
 			await ready

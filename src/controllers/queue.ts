@@ -25,6 +25,8 @@ export interface WorkQueue {
 	addAfter(key: string, ms: number): void
 	/** True when nothing waits, runs, or is about to be tried again within a second. */
 	idle(): boolean
+	/** The keys that wait, run, or are to be tried again. */
+	pending(): readonly string[]
 	/** Handles nothing more; what runs runs on. */
 	stop(): void
 }
@@ -121,6 +123,10 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
 				if (due.retry && firstDelay * 2 ** ((attempts.get(key) ?? 1) - 1) <= soon) return false
 			}
 			return true
+		},
+		pending() {
+			const retries = [...later].filter(([, due]) => due.retry).map(([key]) => key)
+			return [...new Set([...running, ...waiting, ...again, ...retries])]
 		},
 		stop() {
 			stopped = true

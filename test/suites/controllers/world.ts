@@ -14,9 +14,11 @@ import { createInformer, type Informer } from '../../../src/kube/informer.ts'
 import { type Kind, nodes, pods } from '../../../src/kube/kinds.ts'
 import type { KubeObject, ObjectKey } from '../../../src/kube/objects/meta.ts'
 import type { Pod } from '../../../src/kube/objects/pod.ts'
+import type { Transport } from '../../../src/kube/transport.ts'
 
 export interface World {
 	readonly client: KubeClient
+	/** Those of now. */
 	readonly controllers: Controllers
 	readonly failures: ControllerFailure[]
 	/** Waits until `test` gives something for the object (undefined: it is not there). */
@@ -28,6 +30,8 @@ export interface World {
 	/** Waits until `test` gives something for all objects of a kind. */
 	untilAll<T extends KubeObject, R>(kind: Kind<T>, test: (objects: readonly T[]) => R | undefined | false): Promise<R>
 	addNode(name: string, labels?: Record<string, string>): Promise<void>
+	/** Ends the controllers and starts new ones on the same cluster. */
+	restart(): Promise<void>
 	/** Changes what the kubelet says of a pod. */
 	setReady(key: ObjectKey, ready: boolean): Promise<void>
 }
@@ -36,6 +40,8 @@ export interface WorldOptions {
 	readonly nodes?: number
 	/** How long a terminating pod lives: until this resolves. */
 	readonly letGo?: (pod: Pod) => Promise<void>
+	/** What lies between the controllers and the server. */
+	readonly between?: (transport: Transport) => Transport
 }
 
 export async function openWorld(t: TestContext, options: WorldOptions = {}): Promise<World> {
@@ -59,13 +65,16 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 		return informer as unknown as Informer<T>
 	}
 	const kubelet = startKubelet(client, informerOf(pods), signal, options.letGo)
-	const controllers = startControllers(client, {
-		clock,
-		signal,
-		podNetworks: [{ cidr: parseCidr('10.244.0.0/16'), nodeMask: 24 }],
-		caCertificate: 'certificate',
-		onFailure: (failure) => failures.push(failure),
-	})
+	const { between = (transport) => transport } = options
+	const start = (): Controllers =>
+		startControllers(createKubeClient(between(server.transport)), {
+			clock,
+			signal,
+			podNetworks: [{ cidr: parseCidr('10.244.0.0/16'), nodeMask: 24 }],
+			caCertificate: 'certificate',
+			onFailure: (failure) => failures.push(failure),
+		})
+	let controllers = start()
 	t.after(() => {
 		ending.abort()
 		server.close()
@@ -73,7 +82,9 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 	})
 	const world: World = {
 		client,
-		controllers,
+		get controllers() {
+			return controllers
+		},
 		failures,
 		until: (kind, key, test) => informerOf(kind).until((s) => test(s.get(key)), t.signal),
 		untilAll: (kind, test) => informerOf(kind).until((s) => test([...s.values()]), t.signal),
@@ -82,6 +93,11 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 				metadata: { name, labels: { 'kubernetes.io/hostname': name, ...labels } },
 				status: { allocatable: { pods: '1000' } },
 			})
+		},
+		async restart() {
+			controllers.stop()
+			controllers = start()
+			await controllers.ready
 		},
 		setReady: (key, ready) => kubelet.setReady(key, ready),
 	}
