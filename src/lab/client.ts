@@ -27,6 +27,8 @@ export interface LabClient {
 	getSources(): Promise<Sources>
 	/** The image map for containers started from now on; running ones stay as they are. */
 	putConfig(config: LabConfig): Promise<void>
+	/** Reads every node back now and repairs what somebody else changed; a warning event says so. */
+	repair(): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
 	stop(): Promise<void>
 }
@@ -112,6 +114,9 @@ export function controlClient(name: string, socketPath: string): LabClient {
 			await call('PUT', '/config', config)
 		},
 		getSources: async () => (await call('GET', '/sources')) as Sources,
+		async repair() {
+			await call('POST', '/repair')
+		},
 		async stop() {
 			await call('POST', '/stop')
 		},

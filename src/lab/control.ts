@@ -31,6 +31,8 @@ export interface ControlHandlers {
 	readonly api: ApiServer | undefined
 	/** What a kubeconfig needs; undefined while starting. */
 	readonly context: OwnContext | undefined
+	/** Reads every node back and repairs what somebody else changed. */
+	repair(): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
 	stop(): Promise<void>
 }
@@ -103,6 +105,9 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			if (handlers.agent === undefined) return unavailable(response, 'there is no kernel to probe')
 			return sendJson(response, 200, await handlers.agent.probe((await readJson(message)) as ProbeRequest))
 		}
+		case 'POST /repair':
+			await handlers.repair()
+			return sendJson(response, 200, {})
 		case 'POST /stop':
 			await handlers.stop()
 			return sendJson(response, 200, {})

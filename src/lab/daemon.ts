@@ -1,32 +1,28 @@
 // The lab's one background process: API server, controllers, node agents, kubelets, control socket. It owns nothing
 // in the host's network: the API's listening socket was handed to it, everything else lives in namespaces of its own.
 
-import { readdirSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { join } from 'node:path'
 import { openAttachments } from '../agent/attachments.ts'
-import type { NodePlanes } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
 import { messageOf } from '../base/failure.ts'
-import type { DnsProgram } from '../dataplane/dns/program.ts'
-import type { NetworkModel } from '../model/network.ts'
-import { nodeInterface, nodeIp, podCidr, serviceCidr } from './addresses.ts'
+import { nodeIp, podCidr, serviceCidr } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
 import { listenControl } from './control.ts'
 import type { DaemonOptions } from './daemon-options.ts'
 import { createLabEvents } from './events.ts'
+import { createAgentApi, type LabKernel, podNetnsOf, startKernel } from './kernel.ts'
 import { createKubeletApi, paperKubeletApi } from './kubelet/exec.ts'
 import { labNodes } from './kubelet/nodes.ts'
-import { createPaperRuntime, createRuntime, type PodRuntime } from './kubelet/runtime.ts'
-import type { LabPaths } from './paths.ts'
+import { createPaperRuntime, type PodRuntime } from './kubelet/runtime.ts'
 import { identifyProcess } from './process-identity.ts'
 import { bootId, writeRecord } from './record.ts'
 import { readSources, writeSources } from './sources.ts'
 import type { LabStatus } from './status.ts'
-import type { Underlay } from './underlay.ts'
 
 /** Runs until it is told to stop; resolves when everything has ended and been removed. */
 export async function runDaemon(
@@ -71,6 +67,9 @@ export async function runDaemon(
 		},
 		putConfig(next) {
 			config = next
+		},
+		async repair() {
+			await cluster?.loop?.repair()
 		},
 		get agent() {
 			return agent
@@ -138,8 +137,9 @@ export async function runDaemon(
 		}
 	}
 
-	let kernel: Kernel | undefined
-	try {
+	let kernel: LabKernel | undefined
+
+	async function start(): Promise<void> {
 		// The store is read while the kernel's part is laid.
 		let kubeletApi: KubeletApi = paperKubeletApi
 		const lateKubelet: KubeletApi = {
@@ -152,8 +152,9 @@ export async function runDaemon(
 		)
 		opening.catch(() => {})
 		if (dataplane === 'kernel') {
+			events.progress(`making ${nodes.length} nodes and the network between them`)
 			try {
-				kernel = await startKernel(options, nodes, onFailure, () => record(kernel?.runtime.client.pid))
+				kernel = await startKernel(paths, nodes, onFailure, () => record(kernel?.runtime.client.pid))
 			} catch (e) {
 				if (options.forced) throw e
 				dataplane = 'paper'
@@ -162,6 +163,7 @@ export async function runDaemon(
 			}
 		}
 		api = await opening
+		events.progress(`the API server answers on https://127.0.0.1:${api.port}`)
 		await kernel?.listen(api)
 		record(kernel?.runtime.client.pid)
 		const runtime: PodRuntime = kernel?.runtime ?? createPaperRuntime(clock)
@@ -193,16 +195,21 @@ export async function runDaemon(
 			onFailure,
 		})
 		cluster.view.setSources(sources)
+		events.progress(`${nodes.length} nodes are ready`)
 		if (kernel !== undefined) {
 			kubeletApi = createKubeletApi({ kubelet: cluster.kubelet, runtime, lab: paths.runtime })
 			agent = await createAgentApi(cluster, kernel)
 		}
 		events.setPhase('running')
-	} catch (e) {
+	}
+
+	start().catch(async (e) => {
+		// Told to stop while starting: what was half there is gone, and that is as it should be.
+		if (stopping !== undefined) return
 		events.warning(messageOf(e))
 		await stop()
-		throw e
-	}
+		stopped.reject(e)
+	})
 	await stopped.promise
 
 	function stop(): Promise<void> {
@@ -213,6 +220,7 @@ export async function runDaemon(
 			await api?.close()
 			rmSync(paths.pods, { recursive: true, force: true })
 			events.end()
+			// After the answer to whoever asked for it.
 			setImmediate(() => {
 				control.close()
 				control.closeAllConnections()
@@ -222,136 +230,4 @@ export async function runDaemon(
 		})()
 		return stopping
 	}
-}
-
-interface Kernel {
-	readonly underlay: Underlay
-	readonly planes: ReadonlyMap<string, NodePlanes>
-	readonly runtime: Awaited<ReturnType<typeof createRuntime>>
-	podNetns(uid: string): string
-	listen(api: LabApi): Promise<void>
-	/** Brings the underlay's routes and the DNS servers' names to a model that is in force. */
-	applied(model: NetworkModel): void
-	/** Ends the workloads and unbinds every namespace. */
-	remove(): Promise<void>
-}
-
-/** Namespaces, agents' data planes and the workloads process. Throws Failure with what the kernel refused. */
-async function startKernel(
-	options: DaemonOptions,
-	nodes: readonly { readonly name: string; readonly number: number; readonly ip: string }[],
-	onFailure: (what: string, e: unknown) => void,
-	replaced: () => void,
-): Promise<Kernel> {
-	const { paths } = options
-	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }, dns] =
-		await Promise.all([
-			import('./workloads/client.ts'),
-			import('./underlay.ts'),
-			import('../agent/planes.ts'),
-			import('../linux/netns.ts'),
-			import('../dataplane/dns/program.ts'),
-		])
-	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
-	connecting.catch(() => {})
-	const underlay = createUnderlay(paths.namespaces, nodes)
-	const planes = new Map(
-		nodes.map((node) => [
-			node.name,
-			createNodePlanes({
-				node: node.name,
-				netns: underlay.netnsOf(node.name),
-				uplink: nodeInterface,
-				clock: systemClock,
-			}),
-		]),
-	)
-	const runtime = await createRuntime(
-		await connecting,
-		() => startWorkloads(paths),
-		(e) => onFailure('workloads', e),
-	)
-	/** What the DNS servers of the present workloads process were last told. */
-	let told: DnsProgram | undefined
-	let wanted: DnsProgram | undefined
-	runtime.onChange((uid) => {
-		if (uid !== undefined) return
-		replaced()
-		told = undefined
-		tellDns()
-	})
-
-	function tellDns(): void {
-		if (wanted === undefined) return
-		const changes = dns.diffDns(told, wanted)
-		if (changes.length === 0) return
-		told = wanted
-		runtime.client.call('dns', changes).catch((e) => {
-			told = undefined
-			onFailure('DNS', e)
-		})
-	}
-	return {
-		underlay,
-		planes,
-		runtime,
-		podNetns: (uid) => podNetnsOf(paths, uid),
-		listen: (api) => api.listenInside(underlay.netns),
-		applied(model) {
-			for (const node of model.nodes.values()) {
-				const ip = node.addresses[0]
-				if (ip !== undefined) for (const cidr of node.podCidrs) underlay.route(cidr, ip)
-			}
-			wanted = dns.compileDns(model, wanted)
-			if (wanted !== told) tellDns()
-		},
-		async remove() {
-			runtime.stopWatching()
-			await runtime.client.call('exit', null).catch(() => {})
-			await runtime.client.closed
-			underlay.close()
-			for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
-		},
-	}
-}
-
-/** A path that fits any pod: its name may be longer than a file's. */
-function podNetnsOf(paths: LabPaths, uid: string): string {
-	return join(paths.namespaces, `pod-${uid}`)
-}
-
-/** Reads programs back and makes probes, for those who explain. */
-async function createAgentApi(cluster: Cluster, kernel: Kernel): Promise<NodeAgentApi> {
-	const { loop, view } = cluster
-	if (loop === undefined) throw new Error('there are no agents on paper')
-	const { createProber } = await import('../agent/probe.ts')
-	const { parseOrigin } = await import('../dataplane/nftables/origin.ts')
-	const prober = createProber({
-		pod(key) {
-			const pod = view.model.pods.get(key)
-			if (pod?.node === undefined || pod.ips.length === 0) return undefined
-			const namespace = pod.hostNetwork ? kernel.underlay.netnsOf(pod.node) : kernel.podNetns(pod.uid)
-			return { namespace, ips: pod.ips, node: pod.node }
-		},
-		node(name) {
-			const node = view.model.nodes.get(name)
-			return node === undefined
-				? undefined
-				: { namespace: kernel.underlay.netnsOf(name), ips: node.addresses, node: name }
-		},
-		*targets(to, port, protocol) {
-			const owner = view.model.addresses.get(to)
-			if (owner?.kind === 'pod') yield owner.pod
-			if (owner?.kind !== 'service') return
-			for (const service of view.model.services.get(owner.service)?.ports ?? []) {
-				if (service.port !== port || service.protocol !== protocol) continue
-				for (const endpoint of service.endpoints) if (endpoint.pod !== undefined) yield endpoint.pod
-			}
-		},
-		because: (hit) =>
-			[hit.comment, ...hit.found.map((f) => f.element.comment)].flatMap((comment) =>
-				comment === undefined ? [] : (parseOrigin(comment) ?? []),
-			),
-	})
-	return { read: (node) => loop.read(node), probe: (request) => prober.probe(request) }
 }

@@ -15,6 +15,8 @@ export interface LabPaths {
 	readonly store: string
 	readonly attachments: string
 	readonly sources: string
+	/** How many nodes the lab has. */
+	readonly nodes: string
 	/** Keys and certificates of the API server. */
 	readonly pki: string
 	/** Who runs the lab; see record.ts. */
@@ -84,6 +86,7 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		store: join(state, 'store'),
 		attachments: join(state, 'attachments.db'),
 		sources: join(state, 'sources.json'),
+		nodes: join(state, 'nodes'),
 		pki: join(state, 'pki'),
 		record: join(runtime, 'lab.json'),
 		log: join(runtime, 'daemon.log'),

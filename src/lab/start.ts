@@ -36,7 +36,7 @@ import type { LabEvent, LabStatus } from './status.ts'
 
 export interface StartOptions {
 	readonly name: string
-	/** Absent: as many as the lab had, else 3. */
+	/** Absent: as many as the lab had, else 3. Never fewer than it had. */
 	readonly nodes?: number
 	/** Absent: the kernel where the machine and the rights allow it, else paper, and the status says why. */
 	readonly dataplane?: 'kernel' | 'paper'
@@ -95,10 +95,11 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		await killAll(findMarkedProcesses(labMark, paths.runtime))
 		if (rights.rights !== 'root') removeNamespaceFiles(paths)
 	}
-	const wanted = options.nodes ?? 3
+	const nodes = Math.max(options.nodes ?? (keptNodes(paths) === 0 ? 3 : 0), keptNodes(paths))
+	writeFileSync(paths.nodes, `${nodes}\n`, { mode: 0o600 })
 	const daemonOptions: DaemonOptions = {
 		paths,
-		nodes: Math.max(wanted, options.nodes === undefined ? (record?.nodes ?? 0) : 0),
+		nodes,
 		dataplane: rights.rights === 'none' ? 'paper' : 'kernel',
 		...(rights.why === undefined ? {} : { whyPaper: rights.why }),
 		forced: options.dataplane !== undefined,
@@ -109,7 +110,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 	const server = await listenLoopback(record?.apiPort)
 	const log = openSync(paths.log, 'a', 0o600)
 	const main = join(import.meta.dirname, `main${extname(import.meta.filename)}`)
-	const node = [process.execPath, '--disable-warning=ExperimentalWarning', main, JSON.stringify(daemonOptions)]
+	const node = [process.execPath, '--disable-warning=ExperimentalWarning', main]
 	const enter =
 		rights.rights !== 'user namespace'
 			? []
@@ -120,12 +121,15 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 	const child = spawn(command as string, args, {
 		detached: true,
 		// 3: the API's listening socket, which stays in the host's network; 4: closed or written when the control socket answers.
-		stdio: ['ignore', log, log, (server as unknown as { _handle: { fd: number } })._handle.fd, 'pipe'],
+		stdio: ['pipe', log, log, (server as unknown as { _handle: { fd: number } })._handle.fd, 'pipe'],
 		env: { NODE_COMPILE_CACHE: compileCacheFolder(), ...process.env, [labMark]: paths.runtime },
 		cwd: '/',
 	})
 	closeSync(log)
 	server.close()
+	// By its input, not its arguments: everybody can read those, and the image map may hold secrets.
+	child.stdin?.on('error', () => {})
+	child.stdin?.end(JSON.stringify(daemonOptions))
 	const ended = new Promise<string>((resolve) => {
 		child.once('error', (e) => resolve(e.message))
 		child.once('exit', (code, signal) => resolve(`ended with ${signal ?? `exit code ${code}`}`))
@@ -138,6 +142,15 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 	child.stdio[4]?.destroy()
 	child.unref()
 	return { identity: child.pid === undefined ? undefined : identifyProcess(child.pid), ended }
+}
+
+/** A lab's nodes have pods bound to them: it never has fewer than before. 0 for a new one. */
+function keptNodes(paths: LabPaths): number {
+	try {
+		return Number.parseInt(readFileSync(paths.nodes, 'utf8'), 10) || 0
+	} catch {
+		return 0
+	}
 }
 
 /** A socket for the API; its port is that of before where it is free, so that a kubeconfig stays true. */

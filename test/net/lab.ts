@@ -40,11 +40,17 @@ export async function createTestLab(
 	more: Partial<StartOptions> = {},
 ): Promise<TestLab> {
 	const root = mkdtempSync(join(tmpdir(), 'pw-'))
-	process.env.XDG_STATE_HOME = join(root, 's')
-	process.env.XDG_RUNTIME_DIR = join(root, 'r')
+	// Again before each use: another lab of the same test may have folders of its own.
+	const enter = () => {
+		process.env.XDG_STATE_HOME = join(root, 's')
+		process.env.XDG_RUNTIME_DIR = join(root, 'r')
+	}
+	enter()
 	const paths = labPaths(name)
-	const up = (options: Partial<StartOptions> = {}) =>
-		startLab({ name, nodes: 2, config, version: 'test', ...more, ...options })
+	const up = (options: Partial<StartOptions> = {}) => {
+		enter()
+		return startLab({ name, nodes: 2, config, version: 'test', ...more, ...options })
+	}
 	let handle: LabHandle
 	try {
 		handle = await up()
@@ -78,6 +84,7 @@ export async function createTestLab(
 				return pod?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') ? pod : undefined
 			}),
 		async remove() {
+			enter()
 			await stopLab(name)
 			rmSync(root, { recursive: true, force: true })
 		},

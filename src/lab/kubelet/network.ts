@@ -106,13 +106,13 @@ export function createPodNetwork(options: PodNetworkOptions): PodNetwork {
 }
 
 /**
- * Whether a Service sends new connections to the pod. One that publishes addresses that are not ready goes on until
- * the pod is gone: nothing to wait for there.
+ * Whether a Service sends new connections to the pod, and will stop. One that publishes addresses that are not ready
+ * goes on until the pod is gone, and slices written by hand name it as long as their author likes: nothing to wait for.
  */
 function receives(model: NetworkModel, pod: ObjectKey): boolean {
 	const namespace = pod.slice(0, pod.indexOf('/'))
 	for (const service of model.services.values()) {
-		if (service.namespace !== namespace || service.publishNotReadyAddresses) continue
+		if (service.namespace !== namespace || service.publishNotReadyAddresses || service.selector === undefined) continue
 		for (const port of service.ports) {
 			if (port.endpoints.some((endpoint) => endpoint.pod === pod && endpoint.ready)) return true
 		}

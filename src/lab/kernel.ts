@@ -1,0 +1,148 @@
+// The kernel's side of a lab: namespaces of underlay and nodes, the agents' data planes, the workloads process, and
+// what has to follow each applied model besides the nodes: the underlay's routes, the DNS servers' names.
+
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { NodePlanes } from '../agent/loop.ts'
+import type { NodeAgentApi } from '../agent/protocol.ts'
+import { systemClock } from '../base/clock.ts'
+import type { DnsProgram } from '../dataplane/dns/program.ts'
+import type { NetworkModel } from '../model/network.ts'
+import { nodeInterface } from './addresses.ts'
+import type { LabApi } from './api.ts'
+import type { Cluster } from './cluster.ts'
+import type { LabNode } from './kubelet/nodes.ts'
+import { createRuntime } from './kubelet/runtime.ts'
+import type { LabPaths } from './paths.ts'
+import type { Underlay } from './underlay.ts'
+
+export interface LabKernel {
+	readonly underlay: Underlay
+	readonly planes: ReadonlyMap<string, NodePlanes>
+	readonly runtime: Awaited<ReturnType<typeof createRuntime>>
+	podNetns(uid: string): string
+	listen(api: LabApi): Promise<void>
+	/** Brings the underlay's routes and the DNS servers' names to a model that is in force. */
+	applied(model: NetworkModel): void
+	/** Ends the workloads and unbinds every namespace. */
+	remove(): Promise<void>
+}
+
+/** Namespaces, agents' data planes and the workloads process. Throws Failure with what the kernel refused. */
+export async function startKernel(
+	paths: LabPaths,
+	nodes: readonly LabNode[],
+	onFailure: (what: string, e: unknown) => void,
+	replaced: () => void,
+): Promise<LabKernel> {
+	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }, dns] =
+		await Promise.all([
+			import('./workloads/client.ts'),
+			import('./underlay.ts'),
+			import('../agent/planes.ts'),
+			import('../linux/netns.ts'),
+			import('../dataplane/dns/program.ts'),
+		])
+	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
+	connecting.catch(() => {})
+	const underlay = createUnderlay(paths.namespaces, nodes)
+	const planes = new Map(
+		nodes.map((node) => [
+			node.name,
+			createNodePlanes({
+				node: node.name,
+				netns: underlay.netnsOf(node.name),
+				uplink: nodeInterface,
+				clock: systemClock,
+			}),
+		]),
+	)
+	const runtime = await createRuntime(
+		await connecting,
+		() => startWorkloads(paths),
+		(e) => onFailure('workloads', e),
+	)
+	/** What the DNS servers of the present workloads process were last told. */
+	let told: DnsProgram | undefined
+	let wanted: DnsProgram | undefined
+	runtime.onChange((uid) => {
+		if (uid !== undefined) return
+		replaced()
+		told = undefined
+		tellDns()
+	})
+
+	function tellDns(): void {
+		if (wanted === undefined) return
+		const changes = dns.diffDns(told, wanted)
+		if (changes.length === 0) return
+		told = wanted
+		runtime.client.call('dns', changes).catch((e) => {
+			told = undefined
+			onFailure('DNS', e)
+		})
+	}
+	return {
+		underlay,
+		planes,
+		runtime,
+		podNetns: (uid) => podNetnsOf(paths, uid),
+		listen: (api) => api.listenInside(underlay.netns),
+		applied(model) {
+			for (const node of model.nodes.values()) {
+				const ip = node.addresses[0]
+				if (ip !== undefined) for (const cidr of node.podCidrs) underlay.route(cidr, ip)
+			}
+			wanted = dns.compileDns(model, wanted)
+			if (wanted !== told) tellDns()
+		},
+		async remove() {
+			runtime.stopWatching()
+			await runtime.client.call('exit', null).catch(() => {})
+			await runtime.client.closed
+			underlay.close()
+			for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
+		},
+	}
+}
+
+/** A path that fits any pod: its name may be longer than a file's. */
+export function podNetnsOf(paths: LabPaths, uid: string): string {
+	return join(paths.namespaces, `pod-${uid}`)
+}
+
+/** Reads programs back and makes probes, for those who explain. */
+export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promise<NodeAgentApi> {
+	const { loop, view } = cluster
+	if (loop === undefined) throw new Error('there are no agents on paper')
+	const { createProber } = await import('../agent/probe.ts')
+	const { parseOrigin } = await import('../dataplane/nftables/origin.ts')
+	const prober = createProber({
+		pod(key) {
+			const pod = view.model.pods.get(key)
+			if (pod?.node === undefined || pod.ips.length === 0) return undefined
+			const namespace = pod.hostNetwork ? kernel.underlay.netnsOf(pod.node) : kernel.podNetns(pod.uid)
+			return { namespace, ips: pod.ips, node: pod.node }
+		},
+		node(name) {
+			const node = view.model.nodes.get(name)
+			return node === undefined
+				? undefined
+				: { namespace: kernel.underlay.netnsOf(name), ips: node.addresses, node: name }
+		},
+		*targets(to, port, protocol) {
+			const owner = view.model.addresses.get(to)
+			if (owner?.kind === 'pod') yield owner.pod
+			if (owner?.kind !== 'service') return
+			for (const service of view.model.services.get(owner.service)?.ports ?? []) {
+				if (service.port !== port || service.protocol !== protocol) continue
+				for (const endpoint of service.endpoints) if (endpoint.pod !== undefined) yield endpoint.pod
+			}
+		},
+		because: (hit) =>
+			[hit.comment, ...hit.found.map((f) => f.element.comment)].flatMap((comment) =>
+				comment === undefined ? [] : (parseOrigin(comment) ?? []),
+			),
+	})
+	return { read: (node) => loop.read(node), probe: (request) => prober.probe(request) }
+}
