@@ -267,13 +267,21 @@ export function kernelSuite(withKernel: (test: (kernel: NftKernel) => void) => v
 	})
 }
 
-/** Halfway: the tables of `a`, with the chains of `b` where both have the table. */
+/** Declared as `a`, filled as `b`: what changes in place. */
 function mix(a: NftProgram, b: NftProgram): NftProgram {
 	return {
 		tables: tableOf(
 			[...a.tables].map(([name, table]) => {
-				const other = b.tables.get(name)
-				return [name, other === undefined ? table : { ...table, chains: other.chains, sets: other.sets }] as const
+				const other = b.tables.get(name) ?? [...b.tables.values()][0]
+				const chains = [...table.chains].map(([chain, declared]) => {
+					const rules = other?.chains.get(chain)?.rules
+					return [chain, rules === undefined ? declared : { ...declared, rules }] as const
+				})
+				const sets = [...table.sets].map(([set, declared]) => {
+					const elements = other?.sets.get(set)?.elements
+					return [set, elements === undefined ? declared : { ...declared, elements }] as const
+				})
+				return [name, { ...table, chains: tableOf(chains), sets: tableOf(sets) }] as const
 			}),
 		),
 	}
