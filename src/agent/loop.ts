@@ -2,6 +2,7 @@
 // to the kernel as differences. A node in trouble is tried again by itself and holds up no other.
 
 import type { Clock } from '../base/clock.ts'
+import { Failure } from '../base/failure.ts'
 import { emptyTable, type Table } from '../base/table.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -188,7 +189,8 @@ export function createAgentLoop(options: {
 
 	function nodeOf(name: NodeName): NodeState {
 		const node = nodes.get(name)
-		if (node === undefined) throw new Error(`no agent for node ${name}`)
+		if (node === undefined)
+			throw new Failure('NotFound', `Cannot find node ${JSON.stringify(name)}: there is no agent for it here`)
 		return node
 	}
 
