@@ -237,9 +237,15 @@ function countersOf(program: NftProgram): Map<string, RuleCounter> {
 export class FlowForms {
 	readonly #forth = new Set<string>()
 	readonly #back = new Set<string>()
+	readonly #port: number
+	/** Where nothing was tracked to the end (a refusal takes the entry away at once): whom the source port tells. */
+	readonly #sources: ReadonlySet<Ip>
 
-	constructor(sent: Tuple, connections: readonly Connection[]) {
+	/** `sources`: the source's addresses, before and after translation. */
+	constructor(sent: Tuple, connections: readonly Connection[], sources: readonly Ip[]) {
 		this.#add(sent)
+		this.#port = sent.sourcePort
+		this.#sources = new Set(connections.length === 0 ? sources : [])
 		for (const { original, reply } of connections) {
 			this.#add(original)
 			this.#add(reversed(reply))
@@ -250,7 +256,9 @@ export class FlowForms {
 	directionOf(packet: Omit<Tuple, 'protocol'>): 'forth' | 'back' | undefined {
 		const key = keyOf(packet)
 		if (this.#forth.has(key)) return 'forth'
-		return this.#back.has(key) ? 'back' : undefined
+		if (this.#back.has(key)) return 'back'
+		if (packet.sourcePort === this.#port && this.#sources.has(packet.source)) return 'forth'
+		return packet.destinationPort === this.#port && this.#sources.has(packet.destination) ? 'back' : undefined
 	}
 
 	/** Whether a packet to `ip` with the quoted ports can be an error about the flow. */

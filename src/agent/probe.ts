@@ -101,7 +101,7 @@ export async function probe(request: ProbeRequest, access: ProbeAccess): Promise
 			source: { ip: connection.ip, port: connection.port },
 			elapsed: result.elapsed,
 			...(answer === undefined ? {} : { answer: answer.toString('utf8'), answerBytes: answer.toString('base64') }),
-			...tell(sent, observations, access, missing),
+			...tell(sent, watched.sources, observations, access, missing),
 			missing,
 		}
 	} finally {
@@ -125,9 +125,15 @@ function placesToWatch(request: ProbeRequest, access: ProbeAccess, missing: stri
 		else missing.push(`everything on node ${JSON.stringify(node)}: it is not on this machine`)
 	}
 	if ('node' in request.from && !request.nodes.includes(request.from.node)) places.push(request.from)
-	const pods = new Set('pod' in request.from ? [request.from.pod] : [])
-	for (const pod of access.targets(request.to, request.port, request.protocol))
-		if (access.pod(pod) !== undefined) pods.add(pod)
+	// A hostNetwork pod has no interface of its own: everything there is the node's.
+	const watched = new Set(places.map((place) => placeOf(place, access).namespace))
+	const pods = new Set<ObjectKey>()
+	const add = (pod: ObjectKey) => {
+		const namespace = access.pod(pod)?.namespace
+		if (namespace !== undefined && !watched.has(namespace)) pods.add(pod)
+	}
+	if ('pod' in request.from) add(request.from.pod)
+	for (const pod of access.targets(request.to, request.port, request.protocol)) add(pod)
 	if (pods.size > watchedPods)
 		missing.push(`packet capture in ${pods.size - watchedPods} of ${pods.size} pods: too many`)
 	for (const pod of [...pods].slice(0, watchedPods)) places.push({ pod })
@@ -162,6 +168,7 @@ function sourceFor(netns: number, place: ProbePlace, to: Ip): Ip {
 
 function tell(
 	sent: Tuple,
+	sources: readonly Ip[],
 	observations: readonly Observation[],
 	access: ProbeAccess,
 	missing: string[],
@@ -170,7 +177,7 @@ function tell(
 		readonly where: { node: NodeName }
 	})[]
 	const connections = nodes.map((each) => each.connections())
-	const forms = new FlowForms(sent, connections.flat())
+	const forms = new FlowForms(sent, connections.flat(), sources)
 	const renamed = connections.flat().find((c) => c.reply.destinationPort !== sent.sourcePort)
 	if (renamed !== undefined) {
 		missing.push(

@@ -70,8 +70,16 @@ function pathsOf(testimony: Testimony): readonly Path[] {
 
 function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 	const taken = pathsOf(did)[0]
-	const find = (paths: readonly Path[], like: Path | undefined): Path | undefined =>
-		like === undefined ? paths[0] : (paths.find((p) => pathKey(p) === pathKey(like)) ?? paths[0])
+	// The same endpoint, of several addresses of a name the same, else at least the same end.
+	const likeness = (a: Path, b: Path): number =>
+		(pathKey(a) === pathKey(b) ? 4 : 0) +
+		(pointAt(a, 'name')?.result === pointAt(b, 'name')?.result ? 2 : 0) +
+		(a.delivered === b.delivered ? 1 : 0)
+	const find = (paths: readonly Path[], like: Path | undefined): Path | undefined => {
+		if (like === undefined) return paths[0]
+		const most = Math.max(...paths.map((p) => likeness(p, like)))
+		return paths.find((p) => likeness(p, like) === most)
+	}
 	const rules = find(pathsOf(would), taken)
 	return { should: find(pathsOf(should), taken ?? rules), would: rules, did: taken }
 }
@@ -127,7 +135,13 @@ function compareSets(should: Testimony, would: Testimony, did: Testimony): Disag
 		return map
 	}
 	const expected = weigh(should.paths)
+	const taken = 'paths' in did ? did.paths[0] : undefined
 	if ('paths' in would && should.paths.length > 1) {
+		// Of a name with several addresses the rules were asked for one.
+		const name = pointAt(taken, 'name')?.result ?? pointAt(should.paths[0], 'name')?.result
+		const asked = should.paths.filter((p) => pointAt(p, 'name')?.result === name)
+		const all = asked.reduce((sum, p) => sum + p.chance, 0)
+		const expected = weigh(asked.map((p) => ({ ...p, chance: p.chance / all })))
 		const found = weigh(would.paths)
 		// The rules remember which endpoint a client had; the manifests cannot know it.
 		const remembered = found.size === 1 && should.paths.every((p) => p.sticky === true)
@@ -150,7 +164,6 @@ function compareSets(should: Testimony, would: Testimony, did: Testimony): Disag
 			}
 		}
 	}
-	const taken = 'paths' in did ? did.paths[0] : undefined
 	const service = pointAt(taken, 'service')
 	if (service !== undefined && expected.size > 0 && !expected.has(service.result)) {
 		return {

@@ -31,11 +31,21 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		(r, i) => probe.rules.findIndex((o) => o.node === r.node && o.chain === r.chain && o.handle === r.handle) === i,
 	)
 	const translating = rules.filter((r) => r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text))
-	if (translated && entry !== undefined) {
+	// A refusal takes the entry away at once: then the packets tell where they went.
+	const went = probe.sightings.findLast((s) => !s.reply && s.destinationPort !== 0)
+	const endpoint =
+		translated && entry !== undefined
+			? `${entry.reply.source}:${entry.reply.sourcePort}`
+			: entry === undefined && isService && went !== undefined && went.destination !== destination
+				? `${went.destination}:${went.destinationPort}`
+				: undefined
+	// Translated to an address there is no route to: nobody saw the packet after that.
+	const lost = isService && endpoint === undefined && translating.some((r) => /\bdnat\b/.test(r.text))
+	if (endpoint !== undefined) {
 		points.push({
 			stage: 'service',
-			result: `${entry.reply.source}:${entry.reply.sourcePort}`,
-			text: `went to ${entry.reply.source}:${entry.reply.sourcePort}`,
+			result: endpoint,
+			text: `went to ${endpoint}`,
 			because: [],
 			rules: translating,
 			details: probe.conntrack.map(
@@ -43,7 +53,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 					`conntrack on ${e.node}: ${e.protocol}${e.state === undefined ? '' : ` ${e.state}`} ${e.original.source}:${e.original.sourcePort} → ${e.original.destination}:${e.original.destinationPort}, reply ${e.reply.source}:${e.reply.sourcePort} → ${e.reply.destination}:${e.reply.destinationPort}`,
 			),
 		})
-	} else if (isService && !connected) {
+	} else if (isService && !connected && !lost) {
 		points.push({
 			stage: 'service',
 			result: refused ? 'reject' : 'drop',
@@ -57,7 +67,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	}
 	const way = probe.sightings.filter((s) => !s.reply)
 	const nodes = nodesOf(way)
-	const ended = isService && !translated && !connected
+	const ended = isService && endpoint === undefined && !lost && !connected
 	if (!ended && nodes.length > 0) {
 		points.push({
 			stage: 'route',
@@ -77,7 +87,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${formatMilliseconds(probe.elapsed)}${answerText(probe)}`
 				: `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${formatMilliseconds(probe.elapsed)}`,
 			because: [],
-			rules: translated ? [] : translating,
+			rules: endpoint !== undefined ? [] : translating,
 			details: probe.counters
 				.filter((c) => c.packets > 0)
 				.map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),

@@ -1,6 +1,6 @@
 // One flow asked of the three witnesses, and their comparison as a report.
 
-import type { NodeAgentApi, NodePrograms } from '../agent/protocol.ts'
+import type { NodeAgentApi, NodePrograms, ProbeRequest } from '../agent/protocol.ts'
 import { messageOf } from '../base/failure.ts'
 import { type Ip, tryParseIp } from '../base/ip.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -8,7 +8,7 @@ import type { Origin } from '../model/origin.ts'
 import type { Flow, Trace } from '../walk/trace.ts'
 import { walk } from '../walk/walk.ts'
 import { compare } from './compare.ts'
-import { pathOfProbe } from './did.ts'
+import { type Answered, pathOfProbe } from './did.ts'
 import { askNames } from './names.ts'
 import type { TraceReport } from './report.ts'
 import { pathsOfTraces } from './should.ts'
@@ -40,11 +40,12 @@ export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 		did = { silent: agent.absent }
 	} else {
 		const nodes = nodesOf(model, flow, traces)
-		const destination = destinationOf(flow, should.paths)
+		const asking = input.probe ? askName(input, agent, nodes) : undefined
+		// The rules are asked for the address the packet will be sent to.
+		const answered = await asking?.catch(() => undefined)
+		const destination = tryParseIp(answered?.address ?? '') ?? destinationOf(flow, should.paths)
 		would = await askPrograms(input, agent, nodes, destination)
-		did = input.probe
-			? await askPacket(input, agent, nodes, should.paths)
-			: { silent: 'no packet was sent (--no-probe)' }
+		did = asking ? await askPacket(input, agent, nodes, asking) : { silent: 'no packet was sent (--no-probe)' }
 	}
 	const comparison = compare(should, would, did)
 	return {
@@ -111,19 +112,34 @@ async function askPrograms(
 	}
 }
 
+function senderOf(flow: Flow): ProbeRequest['from'] | undefined {
+	if (flow.from.kind === 'outside') return undefined
+	return flow.from.kind === 'pod' ? { pod: flow.from.pod } : { node: flow.from.node }
+}
+
+/** undefined: the flow has an address, or its source asks nobody. */
+async function askName(
+	{ flow, model, timeout }: TraceInput,
+	agent: NodeAgentApi,
+	nodes: readonly NodeName[],
+): Promise<Answered | undefined> {
+	const from = senderOf(flow)
+	if (!('name' in flow.to) || from === undefined) return undefined
+	return askNames({ agent, model, from, name: flow.to.name, nodes, timeout })
+}
+
 async function askPacket(
 	input: TraceInput,
 	agent: NodeAgentApi,
 	nodes: readonly NodeName[],
-	expected: readonly Path[],
+	asking: Promise<Answered | undefined>,
 ): Promise<Testimony> {
 	const { flow, model, timeout } = input
-	if (flow.from.kind === 'outside') return { silent: 'a packet can be sent from a pod or a node only' }
+	const from = senderOf(flow)
+	if (from === undefined) return { silent: 'a packet can be sent from a pod or a node only' }
 	if (flow.protocol === 'ICMP') return { silent: 'no ICMP packet is sent' }
-	const from = flow.from.kind === 'pod' ? { pod: flow.from.pod } : { node: flow.from.node }
 	try {
-		const answered =
-			'name' in flow.to ? await askNames({ agent, model, from, name: flow.to.name, nodes, timeout }) : undefined
+		const answered = await asking
 		const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
 		if (destination === undefined) {
 			const point = {
@@ -144,7 +160,6 @@ async function askPacket(
 			nodes,
 			timeout,
 		})
-		void expected
 		return { paths: [pathOfProbe(probe, flow, model, answered)], missing: probe.missing }
 	} catch (e) {
 		return { silent: messageOf(e) }

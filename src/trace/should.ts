@@ -136,7 +136,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			return
 		}
 		case 'drop': {
-			const stage = stageOfDrop(step.disposition)
+			const stage = stageOfDrop(step)
 			const d = draft(stage)
 			d.result ??= step.how
 			const fate = `${step.how === 'reject' ? 'rejected' : 'dropped'}: ${step.disposition}`
@@ -165,14 +165,16 @@ function unknownStep(step: never, trace: Trace): never {
 	throw new Error(`Cannot read step ${JSON.stringify(step)} of a trace to port ${trace.flow.port}`)
 }
 
-function stageOfDrop(disposition: Trace['disposition']): Stage {
+function stageOfDrop({ disposition, how }: Extract<StepWithReason, { step: 'drop' }>): Stage {
 	switch (disposition) {
 		case 'no-such-name':
 			return 'name'
 		case 'no-endpoints':
 		case 'unknown-service-port':
-		case 'unassigned-address':
 			return 'service'
+		case 'unassigned-address':
+			// The rules for Services drop what is sent into their network; a node's route refuses for its pods.
+			return how === 'drop' ? 'service' : 'route'
 		case 'denied-egress':
 			return 'egress'
 		case 'denied-ingress':

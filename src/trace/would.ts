@@ -285,6 +285,13 @@ function refused(input: WouldInput, way: Way, verdict: 'drop' | 'reject'): Path 
 }
 
 function ended(way: Way, stage: 'route', disposition: string, text: string): Path {
-	const point: Point = { stage, result: disposition, text, because: way.because, rules: [], details: way.routes }
+	const point: Point = {
+		stage,
+		result: way.nodes.join(' > '),
+		text,
+		because: way.because,
+		rules: [],
+		details: way.routes,
+	}
 	return { chance: way.chance, points: [...servicePoint(way), point], disposition, delivered: false }
 }

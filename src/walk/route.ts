@@ -28,6 +28,8 @@ export type Decision =
 	| {
 			readonly to: 'nowhere'
 			readonly disposition: 'unassigned-address' | 'no-route'
+			/** reject: a route says "unreachable", and the sender hears it. */
+			readonly how: 'reject' | 'drop'
 			readonly because: readonly Origin[]
 			readonly note: string
 	  }
@@ -44,10 +46,17 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 	if (here !== undefined) {
 		const because = [podCidrOrigin(node)]
 		return pod === undefined
-			? { to: 'nowhere', disposition: 'unassigned-address', because, note: `no pod of node "${node.name}" has ${ip}` }
+			? {
+					to: 'nowhere',
+					disposition: 'unassigned-address',
+					how: 'reject',
+					because,
+					note: `no pod of node "${node.name}" has ${ip}`,
+				}
 			: {
 					to: 'nowhere',
 					disposition: 'no-route',
+					how: 'reject',
 					because: [pod.origin, ...because],
 					note: `pod "${pod.key}" runs on ${pod.node === undefined ? 'no node' : `node "${pod.node}"`}, but its address lies in the pod network of node "${node.name}"`,
 				}
@@ -60,6 +69,7 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 		return {
 			to: 'nowhere',
 			disposition: 'no-route',
+			how: 'drop',
 			because: [other.node.origin],
 			note: `node "${other.node.name}" has no address to route by`,
 		}
@@ -74,6 +84,7 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 		return {
 			to: 'nowhere',
 			disposition: 'unassigned-address',
+			how: 'drop',
 			because: [defaultOrigin('cluster configuration')],
 			note: `${ip} lies in the cluster's network ${inside}, and nobody has it`,
 		}
@@ -127,13 +138,13 @@ function withoutRoute(model: NetworkModel, pod: Pod, ip: Ip): Decision {
 			pod.node === undefined
 				? `pod "${pod.key}" is not scheduled to a node`
 				: `node "${pod.node}" of pod "${pod.key}" does not exist`
-		return { to: 'nowhere', disposition: 'no-route', because: [pod.origin], note }
+		return { to: 'nowhere', disposition: 'no-route', how: 'drop', because: [pod.origin], note }
 	}
 	const note =
 		node.podCidrs.length === 0
 			? `node "${node.name}" has no spec.podCIDR, so no other node has a route to its pods`
 			: `${ip} of pod "${pod.key}" lies outside of the pod network ${node.podCidrs.join(', ')} of its node "${node.name}"`
-	return { to: 'nowhere', disposition: 'no-route', because: [podCidrOrigin(node), pod.origin], note }
+	return { to: 'nowhere', disposition: 'no-route', how: 'drop', because: [podCidrOrigin(node), pod.origin], note }
 }
 
 /** The one route every pod has. */

@@ -248,7 +248,7 @@ function route(
 	const place = { node: node.name }
 	const decision = routeFrom(model, node, way.packet.destination)
 	if (decision.to === 'nowhere')
-		return [lost(w, way, place, decision.disposition, 'drop', decision.because, decision.note)]
+		return [lost(w, way, place, decision.disposition, decision.how, decision.because, decision.note)]
 	let next = stepAt(way, place, routeStep(model, decision, way.packet))
 
 	const sender = senderOf(w)
