@@ -1,9 +1,9 @@
 // Where a lab keeps its files, by the XDG Base Directory Specification: durable state under XDG_STATE_HOME,
 // what lives no longer than the boot under XDG_RUNTIME_DIR. Directories are 0700, files 0600.
 
-import { mkdirSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Failure } from '../base/failure.ts'
 
 export interface LabPaths {
@@ -111,10 +111,21 @@ export function compileCacheFolder(
 export function makeLabFolders(paths: LabPaths): void {
 	for (const path of [paths.state, paths.runtime, paths.namespaces, paths.pods, paths.pki]) {
 		try {
-			mkdirSync(path, { recursive: true, mode: 0o700 })
+			makeFolder(path)
 		} catch (e) {
 			throw new Failure('CannotWrite', `Cannot make folder ${JSON.stringify(path)}: ${(e as Error).message}`, { path })
 		}
+	}
+}
+
+/** Step by step: Node's own recursion takes a read-only disk for a missing folder, and below /proc it does not end. */
+function makeFolder(path: string): void {
+	if (existsSync(path)) return
+	makeFolder(dirname(path))
+	try {
+		mkdirSync(path, { mode: 0o700 })
+	} catch (e) {
+		if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e
 	}
 }
 

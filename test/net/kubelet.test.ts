@@ -205,15 +205,19 @@ test('init containers: a program runs to its end, a stand-in succeeds and says t
 		second?.state?.terminated?.message ?? '',
 		/nothing was run: a stand-in takes the place of image "some\/migration"/,
 	)
+	assert.match((await kubectl(['logs', 'prepared', '-c', 'second'])).stdout, /^nothing was run: /)
 })
 
-test('a Job whose image is not there completes', { skip, timeout }, async () => {
+test('a program that may end once: the pod ends as it did, and its log stays', { skip, timeout }, async () => {
 	await lab.create(podObject('once', { restartPolicy: 'Never', containers: [{ name: 'c', image: 'crasher' }] }))
 	const failed = await lab.until(async () => {
 		const found = await lab.client.get(pods, 'default/once')
 		return found.status?.phase === 'Failed' ? found : undefined
 	})
 	assert.equal(failed.status?.containerStatuses?.[0]?.state?.terminated?.exitCode, 3)
+	assert.equal((await kubectl(['logs', 'once'])).stdout, 'once\n')
+	assert.match((await kubectl(['exec', 'once', '--', 'true'])).stderr, /has ended: its phase is Failed|completed pod/)
+	await lab.client.delete(pods, 'default/once')
 })
 
 test('a hostNetwork pod listens on its node', { skip, timeout }, async () => {

@@ -118,7 +118,7 @@ test('a port that is taken is a container that waits, and says why', { skip }, a
 	const state = status.containers[0]?.state
 	assert.equal(state?.state, 'waiting')
 	assert.match((state as { message: string }).message, /Address already in use/)
-	await client.call('stopPod', { uid: 'u2', grace: 0 })
+	await client.call('stopPod', { uid: 'u2', grace: 0, keepLogs: false })
 })
 
 test('a program runs inside the pod with its own hostname and files, and dies with its namespace', {
@@ -154,7 +154,7 @@ test('a program runs inside the pod with its own hostname and files, and dies wi
 	}
 	assert.deepEqual(lines, ['web-0', 'nameserver 10.96.0.10', 'hi there'])
 	const begun = Date.now()
-	await client.call('stopPod', { uid: 'u3', grace: 5_000 })
+	await client.call('stopPod', { uid: 'u3', grace: 5_000, keepLogs: false })
 	assert.ok(Date.now() - begun < 3_000, 'TERM ends it before the grace is over')
 })
 
@@ -172,5 +172,5 @@ test('a program that is not there waits with its reason', { skip }, async () => 
 		],
 	})
 	assert.match(JSON.stringify(status), /executable file not found in \$PATH/)
-	await client.call('stopPod', { uid: 'u4', grace: 0 })
+	await client.call('stopPod', { uid: 'u4', grace: 0, keepLogs: false })
 })

@@ -19,6 +19,10 @@ export interface ExecOptions {
 
 export function createKubeletApi(options: ExecOptions): KubeletApi {
 	const { kubelet, runtime } = options
+
+	const isKnown = ({ pod, container }: ContainerOfPod) =>
+		runtime.find(pod.metadata.uid as string)?.status.containers.some((c) => c.name === container.name) === true
+
 	return {
 		async exec(request) {
 			const target = kubelet.find(request.namespace, request.pod, request.container)
@@ -39,7 +43,11 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 			return runPiped(run, target.wiring.netns, options.lab, request)
 		},
 		async *logs(request) {
-			const target = kubelet.find(request.namespace, request.pod, request.container)
+			const target = kubelet.locate(request.namespace, request.pod, request.container)
+			if (!isKnown(target)) {
+				yield* formatLog(notRun(target), request)
+				return
+			}
 			yield* formatLog(
 				runtime.logs(
 					{
@@ -60,6 +68,22 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 			return dialInPod(target.wiring.netns, port)
 		},
 	}
+}
+
+type ContainerOfPod = ReturnType<Kubelet['locate']>
+
+/** The log of a container that nothing was run for: why. Throws Failure BadRequest while it has yet to begin. */
+async function* notRun({ pod, container }: ContainerOfPod) {
+	const statuses = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])]
+	const state = statuses.find((s) => s.name === container.name)?.state
+	if (state?.terminated === undefined) {
+		throw new Failure(
+			'BadRequest',
+			`container "${container.name}" in pod "${pod.metadata.name}" is waiting to start: ${state?.waiting?.reason ?? 'ContainerCreating'}`,
+		)
+	}
+	const { message, finishedAt } = state.terminated
+	if (message !== undefined) yield { time: Date.parse(finishedAt ?? ''), text: message }
 }
 
 /** The paper data plane's: every call says that there is no kernel. */

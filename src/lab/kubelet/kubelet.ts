@@ -44,7 +44,9 @@ export interface KubeletOptions {
 export interface Kubelet {
 	/** Begins once the informers are complete: takes up pods that run already and lets go of those that are no more. */
 	start(): Promise<void>
-	/** What exec, logs and port-forward need of a pod. Throws Failure NotFound, BadRequest. */
+	/** A pod and its container, whatever has become of them. Throws Failure NotFound, BadRequest. */
+	locate(namespace: string, name: string, container?: string): { readonly pod: Pod; readonly container: Container }
+	/** What exec and port-forward need of a pod that lives. Throws Failure NotFound, BadRequest. */
 	find(namespace: string, name: string, container?: string): PodOnNode
 	/** How a host program is started inside a container. */
 	programRun(target: PodOnNode, command: readonly string[]): Promise<ProgramRun>
@@ -223,6 +225,18 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		}
 	}
 
+	function locate(namespace: string, name: string, containerName?: string) {
+		const pod = options.pods.store.get(`${namespace}/${name}`)
+		if (pod === undefined) throw new Failure('NotFound', `pods "${name}" not found`)
+		const all = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])]
+		const container =
+			containerName === undefined || containerName === '' ? all[0] : all.find((c) => c.name === containerName)
+		if (container === undefined) {
+			throw new Failure('BadRequest', `container ${containerName} is not valid for pod ${name}`)
+		}
+		return { pod, container }
+	}
+
 	const resting = new Set<() => void>()
 	const undo: (() => void)[] = []
 	return {
@@ -256,26 +270,21 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			const orphans = new Set([...runtime.known, ...network.known].filter((uid) => !living.has(uid)))
 			for (const uid of orphans) {
 				void runtime
-					.stop(uid, 0)
+					.stop(uid, { grace: 0, keepLogs: false })
 					.then(() => network.detach(uid))
 					.catch((e) => options.onFailure(`pod ${uid}`, e))
 			}
 		},
+		locate,
 		find(namespace, name, containerName) {
-			const pod = options.pods.store.get(`${namespace}/${name}`)
-			if (pod === undefined) throw new Failure('NotFound', `pods "${name}" not found`)
-			const all = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])]
-			const container =
-				containerName === undefined || containerName === '' ? all[0] : all.find((c) => c.name === containerName)
-			if (container === undefined) {
-				throw new Failure('BadRequest', `container ${containerName} is not valid for pod ${name}`)
+			const { pod, container } = locate(namespace, name, containerName)
+			const { phase = 'Pending' } = pod.status ?? {}
+			if (phase === 'Succeeded' || phase === 'Failed') {
+				throw new Failure('BadRequest', `pod ${name} has ended: its phase is ${phase}`)
 			}
 			const wiring = workers.get(pod.metadata.uid as string)?.wiring
 			if (wiring === undefined) {
-				throw new Failure(
-					'BadRequest',
-					`pod ${name} does not have a network yet: it is ${pod.status?.phase ?? 'Pending'}`,
-				)
+				throw new Failure('BadRequest', `pod ${name} does not have a network yet: its phase is ${phase}`)
 			}
 			return { pod, container, wiring }
 		},

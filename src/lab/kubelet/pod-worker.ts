@@ -73,6 +73,8 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	/** Containers that are over without ever having been given to the runtime: stand-ins that only had to succeed. */
 	const succeeded = new Map<string, ContainerStatus>()
 	const announced = new Set<string>()
+	/** Restarts of each container that an event has told of. */
+	const backedOff = new Map<string, number>()
 	const restartsBefore = restartsOf(first)
 	const gone = Promise.withResolvers<void>()
 
@@ -124,8 +126,10 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		}
 		const { phase } = pod.status ?? {}
 		if (phase === 'Succeeded' || phase === 'Failed') {
-			await runtime.stop(uid, 0)
+			// Its logs stay until it is deleted.
+			await runtime.stop(uid, { grace: 0, keepLogs: true })
 			await network.detach(uid)
+			wiring = undefined
 			return
 		}
 		try {
@@ -256,7 +260,10 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 
 	async function writeStatus(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
 		const containers = new Map(succeeded)
-		for (const status of runtime.find(uid)?.status.containers ?? []) containers.set(status.name, status)
+		for (const status of runtime.find(uid)?.status.containers ?? []) {
+			containers.set(status.name, status)
+			tellBackOff(status)
+		}
 		const status = podStatusOf({
 			pod,
 			hostIp: context.nodeIp,
@@ -278,6 +285,13 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		}
 	}
 
+	function tellBackOff({ name, state, restarts }: ContainerStatus): void {
+		if (state.state !== 'waiting' || state.reason !== 'CrashLoopBackOff' || backedOff.get(name) === restarts) return
+		backedOff.set(name, restarts)
+		const text = `Back-off restarting failed container ${name} in pod ${pod.metadata.name}: ${state.message ?? ''}`
+		recorder?.record(kubeletComponent, pod, 'Warning', 'BackOff', text)
+	}
+
 	/** Waits until no Service sends here, stops the containers, unwires, and lets the API forget the pod. */
 	async function terminate(): Promise<void> {
 		terminating ??= (async () => {
@@ -290,7 +304,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 				await network.drained(key, force.signal).catch(() => {})
 				cancel()
 			}
-			await runtime.stop(uid, inApi ? grace : 0)
+			await runtime.stop(uid, { grace: inApi ? grace : 0, keepLogs: false })
 			await network.detach(uid)
 			if (inApi) {
 				try {

@@ -10,7 +10,8 @@ export interface PodRuntime {
 	find(uid: string): { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus } | undefined
 	readonly known: readonly string[]
 	set(pod: WorkloadPod): Promise<WorkloadPodStatus>
-	stop(uid: string, grace: number): Promise<void>
+	/** `grace`: milliseconds. Without `keepLogs` the pod is forgotten. */
+	stop(uid: string, how: { readonly grace: number; readonly keepLogs: boolean }): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
 	/** Hears when a pod's containers changed by themselves, or (uid undefined) when everything that ran is lost. */
 	onChange(listener: (uid: string | undefined) => void): void
@@ -67,14 +68,15 @@ export async function createRuntime(
 			pods.set(pod.uid, { pod, status })
 			return status
 		},
-		async stop(uid, grace) {
+		async stop(uid, how) {
+			if (!pods.has(uid)) return
 			try {
-				await client.call('stopPod', { uid, grace })
+				await client.call('stopPod', { uid, ...how })
 			} catch (e) {
 				// The process died, and with it what was to be stopped.
 				if (!isFailure(e, 'Unavailable')) throw e
 			}
-			pods.delete(uid)
+			if (!how.keepLogs) pods.delete(uid)
 		},
 		logs: (query, signal) => client.stream('logs', query, signal),
 		onChange: (listener) => void listeners.push(listener),
@@ -106,8 +108,8 @@ export function createPaperRuntime(clock: Clock): PodRuntime {
 			pods.set(pod.uid, { pod, status })
 			return status
 		},
-		async stop(uid) {
-			pods.delete(uid)
+		async stop(uid, { keepLogs }) {
+			if (!keepLogs) pods.delete(uid)
 		},
 		// biome-ignore lint/correctness/useYield: it only refuses.
 		async *logs() {

@@ -9,7 +9,7 @@ import type { DnsChange } from '../../dataplane/dns/program.ts'
 import type { LabPaths } from '../paths.ts'
 import { createDnsServers } from './dns.ts'
 import { createWorkloadPods } from './pods.ts'
-import type { LogQuery, WorkloadEvent, WorkloadPod } from './protocol.ts'
+import type { LogQuery, WorkloadCalls, WorkloadEvent, WorkloadPod } from './protocol.ts'
 import { type RpcConnection, serveRpc } from './rpc.ts'
 
 const paths = JSON.parse(process.argv[2] ?? '') as LabPaths
@@ -38,8 +38,8 @@ function call(name: string, argument: unknown): unknown {
 		case 'setPod':
 			return pods.set(argument as WorkloadPod)
 		case 'stopPod': {
-			const { uid, grace } = argument as { uid: string; grace: number }
-			return pods.stop(uid, grace)
+			const { uid, grace, keepLogs } = argument as WorkloadCalls['stopPod']['argument']
+			return pods.stop(uid, grace, keepLogs)
 		}
 		case 'dns':
 			dns.update(argument as readonly DnsChange[])

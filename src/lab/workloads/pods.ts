@@ -11,7 +11,7 @@ import { createStandInHttp, openStandIn } from './stand-in.ts'
 export interface WorkloadPods {
 	all(): readonly { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus }[]
 	set(pod: WorkloadPod): WorkloadPodStatus
-	stop(uid: string, grace: number): Promise<void>
+	stop(uid: string, grace: number, keepLogs: boolean): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
 }
 
@@ -96,13 +96,12 @@ export function createWorkloadPods(options: {
 			}
 			return statusOf(pod.uid)
 		},
-		async stop(uid, grace) {
+		async stop(uid, grace, keepLogs) {
 			const known = pods.get(uid)
 			if (known === undefined) return
-			known.stopping ??= Promise.all([...known.containers.values()].map((c) => c.stop(grace))).then(() => {
-				pods.delete(uid)
-			})
+			known.stopping ??= Promise.all([...known.containers.values()].map((c) => c.stop(grace))).then(() => {})
 			await known.stopping
+			if (!keepLogs) pods.delete(uid)
 		},
 		async *logs(query, signal) {
 			const container = pods.get(query.uid)?.containers.get(query.container)

@@ -111,8 +111,14 @@ export interface WorkloadCalls {
 		answer: readonly { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus }[]
 	}
 	readonly setPod: { argument: WorkloadPod; answer: WorkloadPodStatus }
-	/** Stops accepting at once, lets requests under way finish, and after `grace` milliseconds cuts. Absent: nothing to do. */
-	readonly stopPod: { argument: { readonly uid: string; readonly grace: number }; answer: null }
+	/**
+	 * Stops accepting, lets requests under way finish, and after `grace` milliseconds cuts. Absent: nothing to do.
+	 * With `keepLogs` the pod is known until it is stopped without.
+	 */
+	readonly stopPod: {
+		argument: { readonly uid: string; readonly grace: number; readonly keepLogs: boolean }
+		answer: null
+	}
 	/** Changes to what the DNS servers answer from. */
 	readonly dns: { argument: readonly DnsChange[]; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */
