@@ -7,13 +7,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import type { Ip } from '../../src/base/ip.ts'
 import { describeRule } from '../../src/dataplane/nftables/evaluate.ts'
 import { NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { createAnonymousNetns, inNetns } from '../../src/linux/netns.ts'
 import { fieldsOf, ip, th } from '../../src/linux/nft/build.ts'
 import { diffPrograms } from '../../src/linux/nft/diff.ts'
-import { installFlowTrace, removeFlowTrace, traceTable } from '../../src/linux/nft/flow-trace.ts'
 import { type NftKernel, openKernel } from '../../src/linux/nft/kernel.ts'
 import { printProgram } from '../../src/linux/nft/print.ts'
 import { applyChanges, openNftSocket } from '../../src/linux/nft/transaction.ts'
@@ -110,33 +108,25 @@ describe('nftables, the real kernel', { skip: reasonToSkip() }, () => {
 		})
 	})
 
-	it('traces one flow by a table of its own', { skip: noNft }, () => {
+	it('describes the rule behind a handle, as a trace names it', { skip: noNft }, () => {
 		inside((kernel, netns) => {
-			const socket = inNetns(netns, openNftSocket)
-			const flow = {
-				protocol: 'TCP',
-				source: '10.244.1.2' as Ip,
-				sourcePort: 40000,
-				destination: '10.96.0.1' as Ip,
-				destinationPort: 80,
-			} as const
-			installFlowTrace(socket, flow)
-			installFlowTrace(socket, { ...flow, sourcePort: 40001 })
-			const program = kernel.read()
-			const listed = nft(netns, 'list', 'table', 'ip', traceTable)
-			assert.equal(printProgram(program), listed)
-			assert.match(
-				listed,
-				/ip saddr 10\.244\.1\.2 ip daddr 10\.96\.0\.1 tcp sport 40001 tcp dport 80 meta nftrace set 1 comment "the flow"/,
+			nft(
+				netns,
+				'add table ip t; add chain ip t c; add rule ip t c tcp dport 80 counter accept comment "Service default/web"',
 			)
-			const rule = program.tables.get(`ip ${traceTable}`)?.chains.get('output')?.rules[1]
-			const hit = describeRule(program, 'ip', traceTable, 'output', rule?.handle ?? 0)
-			assert.equal(hit?.text, 'ip daddr 10.244.1.2 tcp dport 40001 meta nftrace set 1')
-			assert.equal(hit?.comment, 'its answer')
-			removeFlowTrace(socket)
-			removeFlowTrace(socket)
-			assert.equal(kernel.read().tables.size, 0)
-			socket.close()
+			const program = kernel.read()
+			const handle = program.tables.get('ip t')?.chains.get('c')?.rules[0]?.handle ?? 0
+			assert.deepEqual(describeRule(program, 'ip', 't', 'c', handle), {
+				family: 'ip',
+				table: 't',
+				chain: 'c',
+				handle,
+				text: 'tcp dport 80 counter packets 0 bytes 0 accept',
+				comment: 'Service default/web',
+				elements: [],
+				because: [{ kind: 'Service', key: 'default/web' }],
+			})
+			assert.equal(describeRule(program, 'ip', 't', 'c', handle + 1), undefined)
 		})
 	})
 })

@@ -20,7 +20,6 @@ export const names = {
 	countMany: 'count-many',
 	/** Which endpoint a client was given, written by the kernel. */
 	clients: 'clients',
-	/** Of ports with session affinity and many endpoints nothing differs: the choice comes after the memory. */
 	services: 'services',
 	unserved: 'unserved',
 	reject: 'reject-connection',

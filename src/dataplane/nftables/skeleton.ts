@@ -14,6 +14,7 @@ import {
 	matchProtocol,
 	rejectPort,
 	rejectTcp,
+	th,
 	verdictMap,
 } from '../../linux/nft/build.ts'
 import { protocols } from '../../linux/nft/datatype.ts'
@@ -62,7 +63,7 @@ const beforeFilter = -10
 
 export function chainsOf(shape: Shape): NftChain[] {
 	const { family } = shape
-	const translate = [...entrances(shape, names.services, true)]
+	const translate = entrances(shape, names.services, true)
 	const refuse = entrances(shape, names.unserved, false)
 	const remember = shape.affinities.map((seconds) =>
 		rule(remembering(family, seconds), 'Service with session affinity'),
@@ -110,7 +111,7 @@ function servicesRules(shape: Shape): NftRule[] {
 	const { family } = shape
 	const rules: NftRule[] = []
 	for (const seconds of shape.affinities) {
-		// The data of a set lookup and of the map of clients are two questions: the first keeps expired memories out.
+		// The set first: what clients remember of a Service without affinity now does not count.
 		rules.push(
 			rule(
 				[...inSet(frontendKey(family), affinitySet(seconds)), ...dnatByMap(family, clientKey(family), names.clients)],
@@ -160,7 +161,7 @@ function remembering(family: Family, seconds: number): Expression[] {
 		{ kind: 'lookup', set: affinitySet(seconds), from: 0 },
 		client,
 		...frontend(words),
-		...load([addresses(family).daddr, { ...frontendKey(family)[2]!, load: frontendKey(family)[2]!.load }], after),
+		...load([addresses(family).daddr, th.dport], after),
 		{ kind: 'dynset', op: 'update', set: names.clients, key: 0, data: after, timeout: seconds * 1000 },
 	]
 }

@@ -1,7 +1,7 @@
 // Rules in the words of nft, as expressions: what a compiler of programs calls instead of counting registers.
 
-import { type Cidr, cidrAddress, cidrLength, familyOf, type Ip, ipToBytes } from '../../base/ip.ts'
-import { dataType, type Field, field, keyLength, printNumber } from './datatype.ts'
+import { type Cidr, cidrAddress, cidrLength, type Ip, ipToBytes } from '../../base/ip.ts'
+import { dataType, type Field, field, keyLength } from './datatype.ts'
 import type { Expression } from './expr/expression.ts'
 import type { VerdictName } from './wire.ts'
 
@@ -155,13 +155,4 @@ export function rejectPort(family: 'ip' | 'ip6'): Expression {
 /** The family's address parts. */
 export function addresses(family: 'ip' | 'ip6'): typeof ip {
 	return family === 'ip' ? ip : ip6
-}
-
-/** `tcp` for 6. */
-export function protocolText(number: number): string {
-	return printNumber(dataType('inet_proto'), number)
-}
-
-export function prefixFamily(address: Ip | Cidr): 'ip' | 'ip6' {
-	return familyOf(address) === 4 ? 'ip' : 'ip6'
 }

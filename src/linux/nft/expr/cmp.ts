@@ -55,7 +55,7 @@ function printComparison(e: CmpExpression, printer: RulePrinter): void {
 		for (const part of term.parts) {
 			const f = part.fields[0] as Field
 			printer.used(part)
-			printer.say(`${part.text} ${printFields([f], bytes.subarray(at, at + f.bytes))}`)
+			printer.say(`${part.text} ${printFields([f], bytes.subarray(at, at + f.bytes))}`, { match: true })
 			at += f.bytes
 		}
 		return
@@ -65,7 +65,7 @@ function printComparison(e: CmpExpression, printer: RulePrinter): void {
 	const value = printInterface(only, bytes) ?? (term.prefixBytes === undefined ? printFields(term.fields, bytes) : '')
 	const whole = wholeComparison(e, term, bytes, value)
 	if (whole !== undefined) {
-		printer.say(whole)
+		printer.say(whole, { match: true })
 		return
 	}
 	const last = printer.last()
@@ -75,7 +75,7 @@ function printComparison(e: CmpExpression, printer: RulePrinter): void {
 	}
 	noteDependency(e, term, value, printer)
 	const from = e.op === 'gte' ? { from: { term: term.text, value } } : {}
-	printer.say(`${term.text} ${symbols[e.op]}${value}`, { ...from, ...implication(e, term) })
+	printer.say(`${term.text} ${symbols[e.op]}${value}`, { ...from, ...implication(e, term), match: true })
 }
 
 /** Comparisons of a part of a field: flags, prefixes, masked numbers. undefined: a plain one. */

@@ -45,7 +45,7 @@ export const lookup: ExpressionCodec<LookupExpression> = {
 				text: `${key} map ${printer.reference(e.set)}`,
 				fields: Array.isArray(data) ? data : [{ type: 'integer', bytes: 4 }],
 			})
-		} else printer.say(`${key} ${e.invert === true ? '!= ' : ''}${printer.reference(e.set)}`)
+		} else printer.say(`${key} ${e.invert === true ? '!= ' : ''}${printer.reference(e.set)}`, { match: true })
 	},
 	evaluate(e, machine) {
 		const set = machine.findSet(e.set)

@@ -26,6 +26,8 @@ interface Statement {
 	text: string
 	/** Says only what a later field implies (`meta l4proto tcp` before `tcp dport`). */
 	readonly implies?: 'l4proto' | 'nfproto'
+	/** A comparison; anything else between two of them makes nft keep what the first says. */
+	readonly match?: true
 	/** A lower bound that the next upper bound completes to a range. */
 	readonly from?: { readonly term: string; readonly value: string }
 }
@@ -106,8 +108,8 @@ export class RulePrinter {
 
 	/** A field was matched that implies these comparisons: nft does not print them then. */
 	drop(implied: 'l4proto' | 'nfproto'): void {
-		const at = this.#statements.findIndex((s) => s.implies === implied)
-		if (at >= 0) this.#statements.splice(at, 1)
+		const at = this.#statements.findLastIndex((s) => s.implies === implied)
+		if (at >= 0 && this.#statements.slice(at).every((s) => s.match === true)) this.#statements.splice(at, 1)
 	}
 
 	/** Called by whoever uses a term in a match. */

@@ -36,7 +36,7 @@ export const range: ExpressionCodec<RangeExpression> = {
 		const term = printer.concatenation(e.from, low.length)
 		printer.used(term)
 		const bounds = `${printFields(term.fields, low)}-${printFields(term.fields, Buffer.from(e.high, 'hex'))}`
-		printer.say(`${term.text} ${e.op === 'eq' ? '' : '!= '}${bounds}`)
+		printer.say(`${term.text} ${e.op === 'eq' ? '' : '!= '}${bounds}`, { match: true })
 	},
 	evaluate(e, { registers }) {
 		const low = Buffer.from(e.low, 'hex')
