@@ -254,7 +254,7 @@ export function createAgentLoop(options: {
 			const at = changed()
 			await Promise.allSettled([...nodes.values()].map((node) => waitFor(node, at)))
 		},
-		read: (name) => nodeOf(name).planes.read(),
+		read: async (name) => nodeOf(name).planes.read(),
 		async stop() {
 			cancelRepair?.()
 			await runner.stop()
