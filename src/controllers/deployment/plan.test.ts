@@ -272,6 +272,7 @@ test('scaling in the middle of a rollout is in proportion', () => {
 	assert.deepEqual(sizes(15, 5, [8]), { old0: 11, new: 7 })
 	assert.deepEqual(sizes(5, 5, [8]), { old0: 5, new: 3 })
 	assert.deepEqual(sizes(0, 5, [8]), { old0: 0, new: 0 })
+	assert.deepEqual(sizes(12, 3, [3, 3]), { old0: 3, old1: 3, new: 9 }, 'what rounding leaves goes to one')
 	assert.deepEqual(sizes(10, 10, [3]), { old0: 0 }, 'a finished rollout empties what is left')
 	assert.deepEqual(sizes(12, 0, [10]), { old0: 12 }, 'the only live one takes all')
 	assert.deepEqual(sizes(12, 0, [0, 0]), { new: 12 })

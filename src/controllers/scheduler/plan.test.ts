@@ -226,6 +226,7 @@ test('affinity: with its kind, the first anywhere', () => {
 	const together = { podAffinity: { requiredDuringSchedulingIgnoredDuringExecution: [term] } }
 	const w = three()
 	const at = place(w, pod({ affinity: together }))
+	assert.equal(at, 'node-1')
 	assert.deepEqual([place(w, pod({ affinity: together })), place(w, pod({ affinity: together }))], [at, at])
 	const lonely = pod({ affinity: together }, { app: 'client' })
 	const empty = three()

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+	configMaps,
 	deployments,
 	endpointSlices,
 	namespaces,
@@ -149,6 +150,48 @@ test('watches that break again and again', { timeout }, async (t) => {
 	const world = await openWorld(t, { between })
 	await makeShop(world)
 	await expectShop(world, 'web')
+})
+
+/** Lets what the controllers see of some resources lag behind what is written. */
+const lagging =
+	(turns: number, resource = ''): ((transport: Transport) => Transport) =>
+	(transport) =>
+	async (request) => {
+		const answer = await transport(request)
+		if (!request.url.includes(`${resource}?watch=true`) || answer.body === null) return answer
+		const late = new TransformStream<Uint8Array, Uint8Array>({
+			async transform(chunk, controller) {
+				for (let i = 0; i < turns; i++) await new Promise((resolve) => setImmediate(resolve))
+				controller.enqueue(chunk)
+			},
+		})
+		return new Response(answer.body.pipeThrough(late), { status: answer.status, headers: answer.headers })
+	}
+
+test('watches that lag: nothing is made twice', { timeout }, async (t) => {
+	const world = await openWorld(t, { between: lagging(30) })
+	const made = new Set<string>()
+	const watching = (async () => {
+		for await (const event of world.client.watch(pods, { signal: t.signal })) made.add(event.object.metadata.uid ?? '')
+	})()
+	void watching.catch(() => {})
+	await makeShop(world)
+	await expectShop(world, 'web')
+	made.delete('')
+	assert.equal(made.size, 18)
+})
+
+test('watches that lag: a namespace does not end before what nobody has seen yet', { timeout }, async (t) => {
+	const world = await openWorld(t, { between: lagging(1000, '/configmaps') })
+	await world.client.create(namespaces, { metadata: { name: 'brief' } })
+	await Promise.all(
+		Array.from({ length: 50 }, (_, i) =>
+			world.client.create(configMaps, { metadata: { name: `late-${i}`, namespace: 'brief' } }),
+		),
+	)
+	await world.client.delete(namespaces, 'brief')
+	await world.until(namespaces, 'brief', (n) => n === undefined)
+	assert.deepEqual((await world.client.list(configMaps, { namespace: 'brief' })).items, [])
 })
 
 test('many namespaces come and go at once', { timeout }, async (t) => {

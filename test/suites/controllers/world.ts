@@ -86,8 +86,17 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 			return controllers
 		},
 		failures,
-		until: (kind, key, test) => informerOf(kind).until((s) => test(s.get(key)), t.signal),
-		untilAll: (kind, test) => informerOf(kind).until((s) => test([...s.values()]), t.signal),
+		// Before the first list nothing can be told, least of all that something is not there.
+		async until(kind, key, test) {
+			const informer = informerOf(kind)
+			await informer.synced
+			return informer.until((s) => test(s.get(key)), t.signal)
+		},
+		async untilAll(kind, test) {
+			const informer = informerOf(kind)
+			await informer.synced
+			return informer.until((s) => test([...s.values()]), t.signal)
+		},
 		async addNode(name, labels = {}) {
 			await client.create(nodes, {
 				metadata: { name, labels: { 'kubernetes.io/hostname': name, ...labels } },
