@@ -242,7 +242,7 @@ test('endpoints are packed by hundreds; what is unchanged is not written', () =>
 	// Two slices empty out: they go.
 	assert.deepEqual(world.apply(service(), pods.slice(0, 99)), {
 		create: 0,
-		update: [],
+		update: ['web-0'],
 		remove: ['web-1', 'web-2', 'web-3'],
 	})
 })

@@ -4,7 +4,7 @@ import type { Node, Service } from '../../kube/objects/core.ts'
 import { keyOf, type Labels, type ObjectKey } from '../../kube/objects/meta.ts'
 import type { Pod } from '../../kube/objects/pod.ts'
 import { matchesLabels } from '../../kube/selector.ts'
-import { canonicalJson } from '../hash.ts'
+import { isPodReady } from '../pods.ts'
 import type { View } from '../view.ts'
 import { selectsPods } from './endpoints.ts'
 
@@ -68,21 +68,28 @@ function zoneOf(node: Node): string | undefined {
 	return node.metadata.labels?.['topology.kubernetes.io/zone']
 }
 
-/** Nothing an endpoint shows has changed between two states of a pod. */
+/** Nothing an endpoint shows has changed between two states of a pod. Asked at every change of every pod. */
 function sameToServices(a: Pod, b: Pod): boolean {
-	return servedText(a) === servedText(b)
+	return (
+		a.metadata.uid === b.metadata.uid &&
+		(a.metadata.deletionTimestamp === undefined) === (b.metadata.deletionTimestamp === undefined) &&
+		a.spec?.nodeName === b.spec?.nodeName &&
+		a.status?.phase === b.status?.phase &&
+		a.status?.podIP === b.status?.podIP &&
+		isPodReady(a) === isPodReady(b) &&
+		sameLabels(a.metadata.labels, b.metadata.labels) &&
+		sameAddresses(a.status?.podIPs, b.status?.podIPs)
+	)
 }
 
-function servedText(pod: Pod): string {
-	const { metadata, spec, status } = pod
-	return canonicalJson([
-		metadata.uid,
-		metadata.labels,
-		metadata.deletionTimestamp === undefined,
-		spec?.nodeName,
-		status?.phase,
-		status?.podIPs,
-		status?.podIP,
-		status?.conditions?.find((c) => c.type === 'Ready')?.status,
-	])
+function sameLabels(a: Labels = {}, b: Labels = {}): boolean {
+	if (a === b) return true
+	const keys = Object.keys(a)
+	return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
+}
+
+type Addresses = NonNullable<Pod['status']>['podIPs']
+
+function sameAddresses(a: Addresses = [], b: Addresses = []): boolean {
+	return a.length === b.length && a.every(({ ip }, i) => ip === b[i]!.ip)
 }
