@@ -10,6 +10,7 @@ import {
 	nodes,
 	pods,
 	replicaSets,
+	replicationControllers,
 	statefulSets,
 } from '../../../src/kube/kinds.ts'
 import type { Deployment } from '../../../src/kube/objects/apps.ts'
@@ -226,6 +227,19 @@ test('a Job runs to its completions; one that fails stops', { timeout }, async (
 	await client.delete(jobs, 'default/sum', { propagationPolicy: 'Background' })
 	await client.delete(jobs, 'default/bad', { propagationPolicy: 'Background' })
 	await world.untilAll(pods, (all) => all.length === 0)
+})
+
+test('a ReplicationController keeps its pods', { timeout }, async (t) => {
+	const world = await openWorld(t)
+	const { client } = world
+	await client.create(replicationControllers, {
+		metadata: { name: 'old', namespace: 'default' },
+		spec: { replicas: 2, selector: { app: 'old' }, template: template('old') },
+	})
+	await world.until(replicationControllers, 'default/old', (c) => c?.status?.availableReplicas === 2)
+	await client.patch(replicationControllers, 'default/old', { spec: { replicas: 1 } })
+	await world.untilAll(pods, (all) => all.length === 1)
+	await world.until(replicationControllers, 'default/old', (c) => c?.status?.replicas === 1)
 })
 
 test('what cannot be placed says why, and is placed when it can', { timeout }, async (t) => {
