@@ -44,6 +44,8 @@ export interface ConnectionResult {
 const answerLimit = 4096
 /** How long a TCP server may take to speak first, milliseconds. */
 const patience = 200
+/** How long an ICMP error of the sender's own kernel may take, milliseconds. */
+const ownAnswerTime = 20
 /** How long an answer to our greeting may take, milliseconds. */
 const answerTime = 1000
 
@@ -91,7 +93,7 @@ export class ProbeConnection {
 				const answer = await this.#converse(to, port, payload)
 				return { outcome: 'connected', elapsed, ...(answer === undefined ? {} : { answer }) }
 			}
-			send(this.#fd, payload ?? Buffer.from('podwire probe\n'), MSG_NOSIGNAL)
+			await this.#sendDatagram(payload ?? Buffer.from('podwire probe\n'))
 			const answer = await this.#read(timeout)
 			if (answer === undefined) return { outcome: 'timeout', elapsed: since() }
 			return { outcome: 'connected', elapsed: since(), answer }
@@ -130,6 +132,19 @@ export class ProbeConnection {
 		} catch (e) {
 			// Connected all the same; a server that hangs up on such a question has only not answered.
 			if (isFailure(e)) return undefined
+			throw e
+		}
+	}
+
+	/**
+	 * The sender's own rules refuse a datagram before it leaves: send() says EPERM, whether they drop or reject. Only
+	 * where they reject, the ICMP error follows at once.
+	 */
+	async #sendDatagram(payload: Uint8Array): Promise<void> {
+		try {
+			send(this.#fd, payload, MSG_NOSIGNAL)
+		} catch (e) {
+			if (isFailure(e, 'EPERM')) await this.#read(ownAnswerTime)
 			throw e
 		}
 	}
