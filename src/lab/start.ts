@@ -96,7 +96,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		if (rights.rights !== 'root') removeNamespaceFiles(paths)
 	}
 	const nodes = Math.max(options.nodes ?? (keptNodes(paths) === 0 ? 3 : 0), keptNodes(paths))
-	writeFileSync(paths.nodes, `${nodes}\n`, { mode: 0o600 })
+	if (nodes !== keptNodes(paths)) keepNodes(paths, nodes)
 	const daemonOptions: DaemonOptions = {
 		paths,
 		nodes,
@@ -142,6 +142,18 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 	child.stdio[4]?.destroy()
 	child.unref()
 	return { identity: child.pid === undefined ? undefined : identifyProcess(child.pid), ended }
+}
+
+/** By a second file: on a full disk the old number stays. Throws Failure CannotWrite. */
+function keepNodes(paths: LabPaths, nodes: number): void {
+	const temporary = `${paths.nodes}.${process.pid}`
+	try {
+		writeFileSync(temporary, `${nodes}\n`, { mode: 0o600 })
+		renameSync(temporary, paths.nodes)
+	} catch (e) {
+		rmSync(temporary, { force: true })
+		throw new Failure('CannotWrite', `Cannot write ${JSON.stringify(paths.nodes)}: ${messageOf(e)}`)
+	}
 }
 
 /** A lab's nodes have pods bound to them: it never has fewer than before. 0 for a new one. */
@@ -335,8 +347,13 @@ export async function stopLab(
 		if (record?.workloads !== undefined && isAlive(record.workloads)) processes.push(record.workloads)
 		await killAll(processes)
 		await unmountNamespaces(paths)
-		rmSync(paths.runtime, { recursive: true, force: true })
-		rmSync(paths.state, { recursive: true, force: true })
+		for (const folder of [paths.runtime, paths.state]) {
+			try {
+				rmSync(folder, { recursive: true, force: true })
+			} catch (e) {
+				throw new Failure('CannotWrite', `Cannot remove ${JSON.stringify(folder)}: ${messageOf(e)}`)
+			}
+		}
 		return true
 	} finally {
 		unlock()
