@@ -1,7 +1,7 @@
 // The command line: one file per command beside this one, loaded only when it runs.
 
 import { Command, CommanderError, Option } from 'commander'
-import { messageOf } from '../base/failure.ts'
+import { isFailure, messageOf } from '../base/failure.ts'
 import { CommandError, exit } from './exit.ts'
 import type { CommonOptions } from './options.ts'
 
@@ -104,6 +104,10 @@ try {
 	else if (e instanceof CommandError) {
 		process.stderr.write(`podwire: ${e.message}\n${e.hint === undefined ? '' : `  ${e.hint}\n`}`)
 		process.exitCode = e.exitCode
+	} else if (isFailure(e, 'Unreachable')) {
+		// The lab ended under the command: no fault of the command.
+		process.stderr.write(`podwire: ${e.message}\n  podwire status says what has become of the lab\n`)
+		process.exitCode = exit.unknown
 	} else {
 		process.stderr.write(`podwire: internal error: ${messageOf(e)}\n${e instanceof Error ? `${e.stack ?? ''}\n` : ''}`)
 		process.exitCode = exit.internal

@@ -131,7 +131,9 @@ async function start(input: {
 		progress.done()
 		if (!isFailure(e)) throw e
 		if (e.code === 'NotAllowed') throw new CommandError(exit.unknown, e.message, 'podwire doctor says what is missing')
-		throw new CommandError(e.code === 'StartFailed' ? exit.unknown : exit.usage, e.message)
+		// The name and where its sockets would lie are the user's; all else is the machine's.
+		const usage = e.code === 'InvalidName' || e.code === 'PathTooLong'
+		throw new CommandError(usage ? exit.usage : exit.unknown, e.message)
 	}
 }
 
