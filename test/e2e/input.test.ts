@@ -282,7 +282,7 @@ suite('input that the API server refuses', { skip: reasonToSkip('kubectl') }, ()
 		)
 		for (const ran of both) {
 			if (ran.code === 0) continue
-			assert.equal(ran.code, 2, ran.text)
+			assert.equal(ran.code, 3, ran.text)
 			assert.match(ran.stderr, /Another podwire \(process \d+\) is starting or removing lab/)
 		}
 		const again = await home.podwire(['up', '--name', `${home.name}-2`, '--no-kubeconfig'])

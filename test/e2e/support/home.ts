@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { have, type Ran, type Running, type RunOptions, root, run, start } from './run.ts'
+import { have, type Ran, type Running, type RunOptions, root, start } from './run.ts'
 
 export const command = [process.execPath, join(root, 'bin/podwire.js')] as const
 
@@ -69,14 +70,28 @@ export interface Home {
 }
 
 let number = 0
+/** Compiled sources are kept where they always are: they are not what is tested. */
+const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
 
-export function makeHome(options: { readonly name?: string; readonly folder?: string } = {}): Home {
-	const name = options.name ?? `e2e-${process.pid}-${++number}`
+export interface HomeOptions {
+	/** Put before each command: `setpriv --reuid=…`, `nsenter -m …`. */
+	readonly prefix?: readonly string[]
+	/** User and group id that the folder belongs to, and where that user keeps compiled sources. */
+	readonly owner?: number
+	readonly cache?: string
+}
+
+export function makeHome(options: HomeOptions = {}): Home {
+	const prefix = options.prefix ?? []
+	const name = `e2e-${process.pid}-${++number}`
 	// Short: a unix socket's path has room for 107 bytes.
-	const folder = options.folder ?? mkdtempSync('/tmp/pw-')
+	const folder = mkdtempSync('/tmp/pw-')
 	for (const part of ['s', 'r']) {
 		mkdirSync(join(folder, part), { recursive: true })
 		chmodSync(join(folder, part), 0o700)
+	}
+	if (options.owner !== undefined) {
+		for (const path of [folder, join(folder, 's'), join(folder, 'r')]) chownSync(path, options.owner, options.owner)
 	}
 	const kubeconfig = join(folder, 'kubeconfig')
 	const env = {
@@ -84,6 +99,8 @@ export function makeHome(options: { readonly name?: string; readonly folder?: st
 		XDG_RUNTIME_DIR: join(folder, 'r'),
 		KUBECONFIG: kubeconfig,
 		PODWIRE_NAME: name,
+		HOME: folder,
+		XDG_CACHE_HOME: options.cache ?? cache,
 		NO_COLOR: '1',
 	}
 	const target = (pod: string): string[] => {
@@ -91,6 +108,10 @@ export function makeHome(options: { readonly name?: string; readonly folder?: st
 		return ['-n', namespace ?? 'default', rest.join('/')]
 	}
 	const argumentsOfExec = (pod: string, words: readonly string[]) => ['exec', ...target(pod), '--', ...words]
+	const begin = (words: readonly string[], o: RunOptions = {}): Running => {
+		const [program, ...args] = [...prefix, ...words]
+		return start(program ?? '', args, { ...o, env: { ...env, ...o.env } })
+	}
 	let removed = false
 	const home: Home = {
 		name,
@@ -100,13 +121,13 @@ export function makeHome(options: { readonly name?: string; readonly folder?: st
 		runtime: join(folder, 'r/podwire', name),
 		kubeconfig,
 		podwire: (args, o) => home.startPodwire(args, o).done,
-		startPodwire: (args, o = {}) => start(command[0], [command[1], ...args], { ...o, env: { ...env, ...o.env } }),
+		startPodwire: (args, o = {}) => begin([...command, ...args], o),
 		async up(...args) {
 			const ran = await home.podwire(['up', ...args])
 			assert.equal(ran.code, 0, `${ran.text}\n${logOf(home)}`)
 			return ran
 		},
-		kubectl: (args, o = {}) => run('kubectl', args, { ...o, env: { ...env, ...o.env } }),
+		kubectl: (args, o = {}) => begin(['kubectl', ...args], o).done,
 		async ask(...args) {
 			const ran = await home.kubectl(args)
 			assert.equal(ran.code, 0, ran.text)
@@ -116,7 +137,7 @@ export function makeHome(options: { readonly name?: string; readonly folder?: st
 			return JSON.parse(await home.ask('get', ...args, '-o', 'json')) as T
 		},
 		exec: (pod, ...words) => home.kubectl(argumentsOfExec(pod, words)),
-		startExec: (pod, ...words) => start('kubectl', argumentsOfExec(pod, words), { env }),
+		startExec: (pod, ...words) => begin(['kubectl', ...argumentsOfExec(pod, words)]),
 		async curl(pod, url) {
 			const ran = await home.exec(pod, 'curl', '-sS', '--max-time', '5', url)
 			assert.equal(ran.code, 0, ran.text)
@@ -138,7 +159,8 @@ export function makeHome(options: { readonly name?: string; readonly folder?: st
 		},
 	}
 	const removeNow = () => {
-		spawnSync(command[0], [command[1], 'down', '--all'], { env: { ...process.env, ...env }, timeout: 20_000 })
+		const [program, ...args] = [...prefix, ...command, 'down', '--all']
+		spawnSync(program ?? '', args, { env: { ...process.env, ...env }, timeout: 20_000 })
 		rmSync(folder, { recursive: true, force: true })
 	}
 	process.on('exit', removeNow)
