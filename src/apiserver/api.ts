@@ -3,12 +3,14 @@
 import type { Clock } from '../base/clock.ts'
 import type { UnknownObject } from '../kube/objects/meta.ts'
 import type { Admission } from './admit/admission.ts'
+import type { Authenticator } from './auth/authenticate.ts'
+import type { Authorizer } from './auth/rbac.ts'
+import type { Tokens } from './auth/tokens.ts'
 import type { KubeletApi } from './kubelet.ts'
 import type { Metrics } from './metrics.ts'
 import type { Accepted } from './negotiate.ts'
 import type { Registry, Served } from './registry.ts'
 import type { Entry, Store } from './store.ts'
-import type { TokenIssuer } from './tokens.ts'
 import type { Watches } from './watch.ts'
 
 /** Who asks. */
@@ -16,6 +18,8 @@ export interface User {
 	readonly name: string
 	readonly uid?: string
 	readonly groups: readonly string[]
+	/** What else the credentials say. */
+	readonly extra?: Readonly<Record<string, readonly string[]>>
 }
 
 export interface Api {
@@ -26,7 +30,9 @@ export interface Api {
 	readonly watches: Watches
 	readonly kubelet: KubeletApi | undefined
 	readonly metrics: Metrics
-	readonly tokens: TokenIssuer
+	readonly tokens: Tokens
+	readonly authenticator: Authenticator
+	readonly authorizer: Authorizer
 	/** Answers /openapi; loaded when it is first asked for. */
 	openApi(): Promise<(request: Request) => Response>
 	/** Hears of our own bugs, which clients see as 500. */

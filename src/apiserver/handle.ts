@@ -2,14 +2,18 @@
 
 import { failed, json, text } from './answer.ts'
 import type { Api, Call, User } from './api.ts'
+import { attributesOf } from './auth/attributes.ts'
+import { impersonated } from './auth/impersonate.ts'
+import { answerIssuer } from './auth/issuer.ts'
+import { isAdmin } from './auth/rbac.ts'
+import { review } from './auth/reviews.ts'
 import { deleteCollection, deleteObject } from './delete.ts'
 import { discover } from './discovery.ts'
 import { metricsText } from './metrics.ts'
 import { type Accepted, negotiate } from './negotiate.ts'
 import { getObject, listObjects } from './read.ts'
-import { isAdmin, review } from './reviews.ts'
 import { type ResourcePath, readPath } from './route.ts'
-import { methodNotAllowed, noSuchResource, refuse, statusOf } from './status.ts'
+import { methodNotAllowed, noSuchResource, statusOf } from './status.ts'
 import { handleSubresource } from './subresources.ts'
 import { version } from './version.ts'
 import { watchObjects } from './watch.ts'
@@ -29,29 +33,18 @@ export async function handle(api: Api, request: Request, user: User): Promise<Re
 	return response
 }
 
-async function route(api: Api, request: Request, user: User): Promise<Response> {
+async function route(api: Api, request: Request, asker: User): Promise<Response> {
 	const url = request.url
 	// The host is of no interest, and reading a URL is not free: cut path and query by hand.
 	const start = url.indexOf('/', url.indexOf('//') + 2)
 	const mark = url.indexOf('?', start)
 	const path = start < 0 ? '/' : mark < 0 ? url.slice(start) : url.slice(start, mark)
 	const query = new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1))
-	authorize(user, request.method, path)
 	const target = readPath(path)
+	const user = impersonated(api.authorizer, asker, request.headers)
+	if (!isAdmin(user)) api.authorizer.require(user, attributesOf(request.method, path, target, query))
 	if (target === undefined) return answerOther(api, request, path, query)
 	return answerResource(api, request, user, target, query)
-}
-
-const open: readonly string[] = ['/healthz', '/livez', '/readyz', '/version']
-
-function authorize(user: User, method: string, path: string): void {
-	if (isAdmin(user)) return
-	if (method === 'GET' && open.some((p) => path === p || path.startsWith(`${p}/`))) return
-	throw refuse(
-		'Forbidden',
-		`forbidden: User ${JSON.stringify(user.name)} cannot ${method.toLowerCase()} path ${JSON.stringify(path)}: only members of system:masters are admitted`,
-		{},
-	)
 }
 
 async function answerOther(api: Api, request: Request, path: string, query: URLSearchParams): Promise<Response> {
@@ -72,6 +65,10 @@ async function answerOther(api: Api, request: Request, path: string, query: URLS
 			readOnly()
 			if (parts.length > 2) throw noSuchResource()
 			return query.has('verbose') ? text(200, `[+]ping ok\n[+]store ok\n${parts[0]} check passed\n`) : text(200, 'ok')
+		case '.well-known':
+		case 'openid':
+			readOnly()
+			return answerIssuer(api, parts)
 		case 'metrics':
 			readOnly()
 			return text(200, metricsText(api))
@@ -102,7 +99,17 @@ function paths(api: Api): string[] {
 		out.add(`/apis/${resource.group}`)
 		out.add(`/apis/${apiVersion}`)
 	}
-	for (const path of ['/healthz', '/livez', '/metrics', '/openapi/v2', '/openapi/v3', '/readyz', '/version'])
+	for (const path of [
+		'/.well-known/openid-configuration',
+		'/healthz',
+		'/livez',
+		'/metrics',
+		'/openid/v1/jwks',
+		'/openapi/v2',
+		'/openapi/v3',
+		'/readyz',
+		'/version',
+	])
 		out.add(path)
 	return [...out].sort()
 }

@@ -4,13 +4,13 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { TLSSocket } from 'node:tls'
 import { Failure, messageOf } from '../base/failure.ts'
 import { failed } from './answer.ts'
 import type { User } from './api.ts'
+import { impersonated } from './auth/impersonate.ts'
 import { largestBody, tooLarge } from './body.ts'
 import type { Certificates } from './certificates.ts'
-import { type ApiServer, anonymous } from './server.ts'
+import type { ApiServer } from './server.ts'
 import { refuse } from './status.ts'
 
 export interface ListenOptions {
@@ -42,7 +42,7 @@ export async function listen(server: ApiServer, options: ListenOptions): Promise
 		// Who has no certificate is anonymous, not refused: health and version are for everyone.
 		rejectUnauthorized: false,
 	})
-	serve(http, (request) => userOf(request.socket as TLSSocket, request), server)
+	serve(http, (request) => server.api.authenticator.identify(request), server)
 	// Node forgets a connection once it is upgraded, and close() would wait for it for ever: we remember them all.
 	const connections = new Set<Socket>()
 	http.on('connection', (connection: Socket) => {
@@ -127,7 +127,8 @@ export function answerUpgrade(
 		const { upgrade, refuseUpgrade } = await import('./upgrade.ts')
 		try {
 			const path = pathOf(incoming, manner.prefix ?? '')
-			await upgrade(server.api, { incoming, socket, head, path, user: manner.identify(incoming) })
+			const user = impersonated(server.api.authorizer, manner.identify(incoming), headersOf(incoming))
+			await upgrade(server.api, { incoming, socket, head, path, user })
 		} catch (e) {
 			refuseUpgrade(socket, e)
 		}
@@ -217,19 +218,6 @@ function drained(outgoing: ServerResponse): Promise<void> {
 		outgoing.on('close', done)
 		if (outgoing.destroyed) done()
 	})
-}
-
-/** The user a client certificate names: CN is the name, each O a group. */
-function userOf(socket: TLSSocket, request: IncomingMessage): User {
-	if (request.headers.authorization !== undefined) throw refuse('Unauthorized', 'Unauthorized')
-	const certificate = socket.getPeerCertificate()
-	if (certificate === undefined || certificate === null || Object.keys(certificate).length === 0) return anonymous
-	if (!socket.authorized) throw refuse('Unauthorized', 'Unauthorized')
-	const { CN, O } = certificate.subject as unknown as { CN?: string | string[]; O?: string | string[] }
-	const name = Array.isArray(CN) ? CN[0] : CN
-	if (name === undefined || name === '') throw refuse('Unauthorized', 'Unauthorized')
-	const groups = O === undefined ? [] : Array.isArray(O) ? O : [O]
-	return { name, groups: [...groups, 'system:authenticated'] }
 }
 
 function closeServer(http: Server, connections: ReadonlySet<Socket>): Promise<void> {

@@ -6,6 +6,13 @@ import { type Cidr, parseCidr } from '../base/ip.ts'
 import type { Transport } from '../kube/transport.ts'
 import { type AdmitHook, createAdmission } from './admit/admission.ts'
 import type { Api, User } from './api.ts'
+import { createAccountVolumes } from './auth/account-volume.ts'
+import { startAggregation } from './auth/aggregation.ts'
+import { createAuthenticator } from './auth/authenticate.ts'
+import { createEscalationCheck } from './auth/escalation.ts'
+import { createAuthorizer } from './auth/rbac.ts'
+import { reconcileDefaults } from './auth/reconcile.ts'
+import { createTokens } from './auth/tokens.ts'
 import { bootstrap } from './bootstrap.ts'
 import { keepEventsShort } from './event-expiry.ts'
 import { handle } from './handle.ts'
@@ -13,7 +20,6 @@ import type { KubeletApi } from './kubelet.ts'
 import { createMetrics } from './metrics.ts'
 import { createRegistry, type Registry } from './registry.ts'
 import type { Store } from './store.ts'
-import { createTokenIssuer } from './tokens.ts'
 import { version } from './version.ts'
 import { Watches } from './watch.ts'
 
@@ -49,15 +55,18 @@ export interface ApiServer {
 	close(): void
 }
 
+export { anonymous } from './auth/authenticate.ts'
+
 /** The user of the in-process transport and of the admin kubeconfig. */
 export const admin: User = { name: 'kubernetes-admin', groups: ['system:masters', 'system:authenticated'] }
-export const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] }
 
 /** Starts a server on a store; resolves when the namespaces and the Service default/kubernetes are there. */
 export async function createApiServer(options: ApiServerOptions): Promise<ApiServer> {
 	const { store, clock } = options
 	const serviceCidrs = options.serviceCidrs ?? [parseCidr('10.96.0.0/16')]
 	const registry = createRegistry()
+	const authorizer = createAuthorizer(store)
+	const tokens = createTokens(options.tokenKey)
 	let openApi: ReturnType<Api['openApi']> | undefined
 	const api: Api = {
 		store,
@@ -67,12 +76,14 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 			serviceCidrs,
 			nodePorts: options.nodePorts ?? { from: 30000, to: 32767 },
 			random: options.random ?? Math.random,
-			hooks: options.admit ?? [],
+			hooks: [createEscalationCheck(authorizer), createAccountVolumes(store), ...(options.admit ?? [])],
 		}),
 		watches: new Watches(),
 		kubelet: options.kubelet,
 		metrics: createMetrics(),
-		tokens: createTokenIssuer(options.tokenKey),
+		tokens,
+		authenticator: createAuthenticator({ store, clock, tokens }),
+		authorizer,
 		openApi: () =>
 			(openApi ??= import('./openapi/serve.ts').then(({ createOpenApi }) =>
 				createOpenApi(
@@ -89,7 +100,12 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		now: () => `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
 	}
 	const transport: Transport = (request) => handle(api, request, admin)
-	await bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) })
+	await Promise.all([
+		bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) }),
+		reconcileDefaults(store, transport),
+	])
+	const aggregation = startAggregation(store, transport, (e) => options.onFault?.(e, new Request('http://kubernetes/')))
+	await aggregation.settle()
 	const stopExpiry = keepEventsShort(api)
 	return {
 		transport,
@@ -98,6 +114,8 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		registry,
 		close() {
 			stopExpiry()
+			aggregation.close()
+			authorizer.close()
 			api.watches.close()
 		},
 	}

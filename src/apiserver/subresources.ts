@@ -7,6 +7,7 @@ import { isObject, type Json, type JsonObject } from '../kube/schema/json.ts'
 import { formatSelector, matchesLabelSelector, selectorOf } from '../kube/selector.ts'
 import { json, objectAnswer } from './answer.ts'
 import { type Call, keyIn } from './api.ts'
+import { issueToken } from './auth/token-request.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
 import { remove } from './delete.ts'
 import { answerLog } from './log.ts'
@@ -354,55 +355,4 @@ async function finalize(call: Call): Promise<Response> {
 				}) as UnknownObject,
 		},
 	)
-}
-
-const shortest = 600
-const longest = 2 ** 32
-
-async function issueToken(call: Call): Promise<Response> {
-	const { api, namespace, name = '' } = call
-	const request = await bodyOf(call, 'authentication.k8s.io/v1', 'TokenRequest')
-	const entry = api.store.get('serviceaccounts', keyIn(namespace, name))
-	if (entry === undefined) throw notFound(call.served.resource, name)
-	const spec = part(request, 'spec')
-	const seconds = typeof spec.expirationSeconds === 'number' ? spec.expirationSeconds : 3600
-	if (seconds < shortest || seconds > longest) {
-		throw invalid({ group: 'authentication.k8s.io', kind: 'TokenRequest' }, name, [
-			cause.invalid(
-				'spec.expirationSeconds',
-				seconds,
-				seconds < shortest
-					? 'may not specify a duration less than 10 minutes'
-					: 'may not specify a duration larger than 2^32 seconds',
-			),
-		])
-	}
-	const audiences =
-		Array.isArray(spec.audiences) && spec.audiences.length > 0 ? (spec.audiences as string[]) : undefined
-	const reference = part(spec, 'boundObjectRef')
-	const bound = typeof reference.name === 'string' && typeof reference.kind === 'string' ? reference : undefined
-	if (bound !== undefined && bound.kind !== 'Pod' && bound.kind !== 'Secret' && bound.kind !== 'Node') {
-		throw badRequest(`cannot bind token for serviceaccount to object of kind ${String(bound.kind)}`)
-	}
-	const issuedAt = Math.floor(api.clock.now() / 1000)
-	const { issuer } = await import('./tokens.ts')
-	const token = await api.tokens.issue({
-		namespace,
-		account: name,
-		uid: entry.object.metadata.uid ?? '',
-		audiences: audiences ?? [issuer],
-		issuedAt,
-		expires: issuedAt + seconds,
-		...(bound === undefined
-			? {}
-			: { bound: { kind: String(bound.kind), name: String(bound.name), uid: String(bound.uid ?? '') } }),
-	})
-	const expirationTimestamp = `${new Date((issuedAt + seconds) * 1000).toISOString().slice(0, 19)}Z`
-	return objectAnswer(call, 201, {
-		kind: 'TokenRequest',
-		apiVersion: 'authentication.k8s.io/v1',
-		metadata: { name, namespace, creationTimestamp: api.now() },
-		spec: { ...spec, audiences: audiences ?? [issuer], expirationSeconds: seconds, boundObjectRef: bound ?? null },
-		status: { token, expirationTimestamp },
-	} as unknown as UnknownObject)
 }

@@ -7,11 +7,12 @@ import type { WebSocket } from 'ws'
 import { messageOf } from '../base/failure.ts'
 import { failed } from './answer.ts'
 import type { Api, Call, User } from './api.ts'
+import { attributesOf } from './auth/attributes.ts'
+import { isAdmin } from './auth/rbac.ts'
 import type { ExecResult } from './kubelet.ts'
 import { kubeletOf, podFor } from './log.ts'
-import { isAdmin } from './reviews.ts'
 import { readPath } from './route.ts'
-import { badRequest, forbidden, noSuchResource, refuse } from './status.ts'
+import { badRequest, noSuchResource, refuse } from './status.ts'
 
 export interface Upgrade {
 	readonly incoming: IncomingMessage
@@ -30,11 +31,17 @@ export async function upgrade(api: Api, request: Upgrade): Promise<void> {
 	const { incoming, user } = request
 	const mark = request.path.indexOf('?')
 	const query = new URLSearchParams(mark < 0 ? '' : request.path.slice(mark + 1))
-	const target = readPath(mark < 0 ? request.path : request.path.slice(0, mark))
+	const path = mark < 0 ? request.path : request.path.slice(0, mark)
+	const target = readPath(path)
+	if (!isAdmin(user)) {
+		const asked = attributesOf(incoming.method ?? 'GET', path, target, query)
+		api.authorizer.require(user, asked)
+		// A WebSocket begins with GET; what is done here is more than to read (Kubernetes 1.35, KEP-4006).
+		if (!('path' in asked) && asked.verb !== 'create') api.authorizer.require(user, { ...asked, verb: 'create' })
+	}
 	const served = target && api.registry.find(target.group, target.version, target.plural)
 	if (target === undefined || served === undefined || served.storage !== 'pods') throw noSuchResource()
 	const { name = '', namespace = '', subresource } = target
-	if (!isAdmin(user)) throw forbidden(served.resource, name, `User ${JSON.stringify(user.name)} may not ${subresource}`)
 	const call = { api, served, namespace, name }
 	switch (subresource) {
 		case 'exec':
