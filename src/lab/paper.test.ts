@@ -49,7 +49,9 @@ const bare = (name: string): Pod => ({
 	spec: { nodeName: 'node-1', containers: [{ name: 'c', image: 'x' }] },
 })
 
-test('a node without a free address says so on the pod, and goes on when one is free', async () => {
+test('a node without a free address says so on the pod, and goes on when one is free', {
+	timeout: 60_000,
+}, async () => {
 	const cluster = await createPaperCluster({ nodes: 1 })
 	try {
 		const client = createKubeClient(cluster.transport)
@@ -74,7 +76,7 @@ test('a node without a free address says so on the pod, and goes on when one is 
 	}
 })
 
-test('a Job whose image cannot be run completes, and says that nothing was run', async () => {
+test('a Job whose image cannot be run completes, and says that nothing was run', { timeout: 60_000 }, async () => {
 	const cluster = await createPaperCluster({ nodes: 1 })
 	try {
 		const client = createKubeClient(cluster.transport)
@@ -104,7 +106,7 @@ test('a Job whose image cannot be run completes, and says that nothing was run',
 	}
 })
 
-test('scaling down lets go of pods and addresses; no events are left of kubelets', async () => {
+test('scaling down lets go of pods and addresses; no events are left of kubelets', { timeout: 60_000 }, async () => {
 	const cluster = await createPaperCluster({ nodes: 2 })
 	try {
 		const client = createKubeClient(cluster.transport)

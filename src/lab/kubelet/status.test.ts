@@ -57,6 +57,7 @@ test('ready only when all containers run and the gates are open', () => {
 	const gated = { ...two, readinessGates: [{ conditionType: 'example.com/gate' }] }
 	const closed = podStatusOf(facts(gated, { a: running, b: running }))
 	assert.equal(condition(closed, 'ContainersReady')?.status, 'True')
+	assert.equal(condition(closed, 'Ready')?.status, 'False')
 	assert.equal(condition(closed, 'Ready')?.reason, 'ReadinessGatesNotReady')
 	const open = podStatusOf(
 		facts(gated, { a: running, b: running }, { conditions: [{ type: 'example.com/gate', status: 'True' }] }),
