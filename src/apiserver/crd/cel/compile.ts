@@ -1,0 +1,711 @@
+// From a CEL expression to a function: types are checked on the way, as cel-go does, so that a rule that cannot be right
+// is refused with its CustomResourceDefinition and not when an object meets it.
+
+import { type Budget, type Functions, isOf, type Overload } from './functions.ts'
+import { parse } from './parse.ts'
+import { CelCompileError, type Expr } from './syntax.ts'
+import { type Bindings, bind, fits, join, printType, type Type, types } from './types.ts'
+import {
+	CelBudgetError,
+	CelError,
+	Entries,
+	type Key,
+	keyOf,
+	List,
+	ListValue,
+	MapValue,
+	none,
+	Optional,
+	TypeName,
+	Uint,
+	type Value,
+} from './values.ts'
+
+interface Frame {
+	/** By number: the variables given, then those of loops. */
+	readonly slots: Value[]
+	readonly budget: Budget
+}
+type Run = (frame: Frame) => Value
+
+interface Compiled {
+	readonly type: Type
+	readonly run: Run
+}
+
+export interface Program {
+	readonly type: Type
+	/** Which of the declared variables it reads. */
+	readonly reads: ReadonlySet<string>
+	/** Throws CelError, CelBudgetError. */
+	evaluate(variables: Readonly<Record<string, Value>>, budget: Budget): Value
+}
+
+/** Throws CelCompileError. */
+export function compile(source: string, variables: ReadonlyMap<string, Type>, functions: Functions): Program {
+	const compiler = new Compiler(source, functions)
+	const names = [...variables.keys()]
+	const scope: Scope = { find: () => undefined }
+	const outer = names.reduce<Scope>((inner, name) => compiler.declare(inner, name, variables.get(name)!), scope)
+	const { type, run } = compiler.compile(parse(source), outer)
+	const { reads } = compiler
+	return {
+		type,
+		reads,
+		evaluate(values, budget) {
+			const slots: Value[] = names.map((name) => values[name] as Value)
+			return run({ slots, budget })
+		},
+	}
+}
+
+interface Variable {
+	readonly slot: number
+	readonly type: Type
+	readonly name: string
+	/** Declared outside of the expression. */
+	readonly given: boolean
+}
+interface Scope {
+	find(name: string): Variable | undefined
+}
+
+function spend(frame: Frame, amount: number): void {
+	frame.budget.left -= amount
+	if (frame.budget.left < 0) throw new CelBudgetError('operation cancelled: actual cost limit exceeded')
+}
+
+class Compiler {
+	readonly reads = new Set<string>()
+	readonly #source: string
+	readonly #functions: Functions
+	#slots = 0
+	#depth = 0
+
+	constructor(source: string, functions: Functions) {
+		this.#source = source
+		this.#functions = functions
+	}
+
+	declare(outer: Scope, name: string, type: Type, given = true): Scope & { readonly slot: number } {
+		const slot = this.#slots++
+		const variable = { slot, type, name, given }
+		return { slot, find: (wanted) => (wanted === name ? variable : outer.find(wanted)) }
+	}
+
+	#fail(at: number, text: string): never {
+		throw new CelCompileError(this.#source, at, text)
+	}
+
+	compile(expr: Expr, scope: Scope): Compiled {
+		if (++this.#depth > 1000) this.#fail(expr.at, 'expression recursion limit exceeded')
+		const compiled = this.#compile(expr, scope)
+		this.#depth--
+		return compiled
+	}
+
+	#compile(expr: Expr, scope: Scope): Compiled {
+		switch (expr.kind) {
+			case 'literal': {
+				const { literal } = expr
+				const value: Value = literal.type === 'uint' ? new Uint(literal.value) : literal.value
+				return { type: types[literal.type], run: () => value }
+			}
+			case 'name':
+				return this.#name(expr, scope)
+			case 'select':
+				return this.#select(expr, scope)
+			case 'has':
+				return this.#has(expr, scope)
+			case 'index':
+				return this.#index(expr, scope)
+			case 'call':
+				return this.#call(expr, scope)
+			case 'and':
+			case 'or':
+				return this.#logical(expr, scope)
+			case 'if': {
+				const test = this.#wantBool(expr.test, scope, '_?_:_')
+				const yes = this.compile(expr.yes, scope)
+				const no = this.compile(expr.no, scope)
+				const type = join(yes.type, no.type)
+				if (type === undefined) this.#noOverload(expr.at, '_?_:_', [types.bool, yes.type, no.type])
+				return { type, run: (frame) => (test(frame) ? yes.run(frame) : no.run(frame)) }
+			}
+			case 'list':
+				return this.#list(expr, scope)
+			case 'map':
+				return this.#map(expr, scope)
+			case 'loop':
+				return this.#loop(expr, scope)
+			case 'bind': {
+				const value = this.compile(expr.value, scope)
+				const inner = this.declare(scope, expr.name, value.type, false)
+				const body = this.compile(expr.body, inner)
+				return {
+					type: body.type,
+					run(frame) {
+						frame.slots[inner.slot] = value.run(frame)
+						return body.run(frame)
+					},
+				}
+			}
+			case 'optMap': {
+				const target = this.compile(expr.target, scope)
+				if (target.type.kind !== 'optional' && target.type.kind !== 'dyn')
+					this.#noOverload(expr.at, expr.flat ? 'optFlatMap' : 'optMap', [target.type])
+				const inner = this.declare(
+					scope,
+					expr.name,
+					target.type.kind === 'optional' ? target.type.value : types.dyn,
+					false,
+				)
+				const body = this.compile(expr.body, inner)
+				return {
+					type: expr.flat ? body.type : types.optional(body.type),
+					run(frame) {
+						const value = target.run(frame)
+						if (!(value instanceof Optional)) throw new CelError('no such overload')
+						if (value.value === undefined) return none
+						frame.slots[inner.slot] = value.value
+						const result = body.run(frame)
+						return expr.flat ? result : new Optional(result)
+					},
+				}
+			}
+			default:
+				return expr satisfies never
+		}
+	}
+
+	#wantBool(expr: Expr, scope: Scope, where: string): (frame: Frame) => boolean {
+		const { type, run } = this.compile(expr, scope)
+		if (type.kind !== 'bool' && type.kind !== 'dyn' && type.kind !== 'nothing')
+			this.#fail(expr.at, `found no matching overload for '${where}' applied to '(${printType(type)})'`)
+		return (frame) => {
+			const value = run(frame)
+			if (typeof value !== 'boolean') throw new CelError('no such overload')
+			return value
+		}
+	}
+
+	#name(expr: Extract<Expr, { kind: 'name' }>, scope: Scope): Compiled {
+		const variable = scope.find(expr.name)
+		if (variable !== undefined) {
+			if (variable.given) this.reads.add(variable.name)
+			const { slot } = variable
+			return { type: variable.type, run: (frame) => frame.slots[slot]! }
+		}
+		if (typeNames.has(expr.name)) {
+			const value = new TypeName(expr.name)
+			return { type: types.type, run: () => value }
+		}
+		return this.#fail(expr.at, `undeclared reference to '${expr.name}' (in container '')`)
+	}
+
+	/** The type of a field of a type; and whether values must be unwrapped from an optional. */
+	#fieldType(at: number, type: Type, field: string): { readonly type: Type; readonly wrapped: boolean } {
+		switch (type.kind) {
+			case 'object': {
+				const found = type.fields.get(field)
+				if (found === undefined) this.#fail(at, `undefined field '${field}'`)
+				return { type: found, wrapped: false }
+			}
+			case 'map':
+				return { type: type.value, wrapped: false }
+			case 'optional':
+				return { type: this.#fieldType(at, type.value, field).type, wrapped: true }
+			case 'dyn':
+			case 'nothing':
+				return { type: types.dyn, wrapped: false }
+			default:
+				return this.#fail(at, `type '${printType(type)}' does not support field selection`)
+		}
+	}
+
+	#select(expr: Extract<Expr, { kind: 'select' }>, scope: Scope): Compiled {
+		const named = this.#qualifiedType(expr)
+		if (named !== undefined) return named
+		const operand = this.compile(expr.operand, scope)
+		const { field, optional } = expr
+		const { type, wrapped } = this.#fieldType(expr.at, operand.type, field)
+		if (optional || wrapped || operand.type.kind === 'dyn') {
+			const isOptional = optional || wrapped
+			return {
+				type: isOptional ? types.optional(type.kind === 'optional' && !optional ? type.value : type) : type,
+				run(frame) {
+					spend(frame, 1)
+					let target = operand.run(frame)
+					const lifted = target instanceof Optional
+					if (target instanceof Optional) {
+						if (target.value === undefined) return none
+						target = target.value
+					}
+					const value = fieldOf(target, field)
+					if (optional || lifted) return value === undefined ? none : new Optional(value)
+					if (value === undefined) throw new CelError(`no such key: ${field}`)
+					return value
+				},
+			}
+		}
+		return {
+			type,
+			run(frame) {
+				spend(frame, 1)
+				const value = fieldOf(operand.run(frame), field)
+				if (value === undefined) throw new CelError(`no such key: ${field}`)
+				return value
+			},
+		}
+	}
+
+	/** `google.protobuf.Timestamp`, `net.IP`: names of types have dots. */
+	#qualifiedType(expr: Extract<Expr, { kind: 'select' }>): Compiled | undefined {
+		const name = qualifiedName(expr)
+		if (name === undefined || !typeNames.has(name)) return undefined
+		return this.#name({ kind: 'name', name, at: expr.at }, { find: () => undefined })
+	}
+
+	#has(expr: Extract<Expr, { kind: 'has' }>, scope: Scope): Compiled {
+		const operand = this.compile(expr.operand, scope)
+		this.#fieldType(expr.at, operand.type, expr.field)
+		const { field } = expr
+		return {
+			type: types.bool,
+			run(frame) {
+				spend(frame, 1)
+				let target = operand.run(frame)
+				if (target instanceof Optional) {
+					if (target.value === undefined) return false
+					target = target.value
+				}
+				if (!(target instanceof MapValue)) throw new CelError('no such overload')
+				return target.has(field)
+			},
+		}
+	}
+
+	#index(expr: Extract<Expr, { kind: 'index' }>, scope: Scope): Compiled {
+		const operand = this.compile(expr.operand, scope)
+		const index = this.compile(expr.index, scope)
+		const name = expr.optional ? '_[?_]' : '_[_]'
+		const wrapped = operand.type.kind === 'optional'
+		const inner = operand.type.kind === 'optional' ? operand.type.value : operand.type
+		const fail = (): never => this.#noOverload(expr.at, name, [operand.type, index.type])
+		let type: Type
+		switch (inner.kind) {
+			case 'list':
+				if (!fits(types.int, index.type, new Map()) && index.type.kind !== 'uint' && index.type.kind !== 'double')
+					fail()
+				type = inner.item
+				break
+			case 'map':
+				if (!fits(inner.key, index.type, new Map())) fail()
+				type = inner.value
+				break
+			case 'dyn':
+			case 'nothing':
+				type = types.dyn
+				break
+			default:
+				type = fail()
+		}
+		const { optional } = expr
+		return {
+			type: optional || wrapped ? types.optional(type) : type,
+			run(frame) {
+				spend(frame, 1)
+				let target = operand.run(frame)
+				const lifted = target instanceof Optional
+				if (target instanceof Optional) {
+					if (target.value === undefined) return none
+					target = target.value
+				}
+				const soft = optional || lifted
+				const value = itemOf(target, index.run(frame), soft)
+				if (soft) return value === undefined ? none : new Optional(value)
+				return value!
+			},
+		}
+	}
+
+	#logical(expr: Extract<Expr, { kind: 'and' | 'or' }>, scope: Scope): Compiled {
+		const name = expr.kind === 'and' ? '_&&_' : '_||_'
+		const left = this.#wantBool(expr.left, scope, name)
+		const right = this.#wantBool(expr.right, scope, name)
+		// One side that decides is enough, even if the other one fails.
+		const decides = expr.kind === 'or'
+		return {
+			type: types.bool,
+			run(frame) {
+				let failure: CelError | undefined
+				try {
+					if (left(frame) === decides) return decides
+				} catch (e) {
+					if (!(e instanceof CelError)) throw e
+					failure = e
+				}
+				const other = right(frame)
+				if (other === decides || failure === undefined) return other
+				throw failure
+			},
+		}
+	}
+
+	/** `mixed`: its items need not be of one type. */
+	#list(expr: Extract<Expr, { kind: 'list' }>, scope: Scope, mixed = false): Compiled {
+		let item: Type = types.nothing
+		const items = expr.items.map(({ value, optional }) => {
+			const { type, run } = this.compile(value, scope)
+			const plain = optional && type.kind === 'optional' ? type.value : type
+			if (optional && type.kind !== 'optional' && type.kind !== 'dyn')
+				this.#fail(value.at, `expected type 'optional_type(dyn)' but found '${printType(type)}'`)
+			const both = join(item, plain)
+			if (both === undefined) this.#fail(value.at, `expected type '${printType(item)}' but found '${printType(plain)}'`)
+			item = both
+			return { run, optional }
+		})
+		return {
+			type: types.list(item),
+			run(frame) {
+				spend(frame, 10)
+				const out: Value[] = []
+				for (const { run, optional } of items) {
+					const value = run(frame)
+					if (!optional) out.push(value)
+					else if (!(value instanceof Optional)) throw new CelError('no such overload')
+					else if (value.value !== undefined) out.push(value.value)
+				}
+				return new List(out)
+			},
+		}
+	}
+
+	#map(expr: Extract<Expr, { kind: 'map' }>, scope: Scope): Compiled {
+		let key: Type = types.nothing
+		let value: Type = types.nothing
+		const entries = expr.entries.map((entry) => {
+			const k = this.compile(entry.key, scope)
+			const v = this.compile(entry.value, scope)
+			const plain = entry.optional && v.type.kind === 'optional' ? v.type.value : v.type
+			const keys = join(key, k.type)
+			if (keys === undefined)
+				this.#fail(entry.key.at, `expected type '${printType(key)}' but found '${printType(k.type)}'`)
+			const values = join(value, plain)
+			if (values === undefined)
+				this.#fail(entry.value.at, `expected type '${printType(value)}' but found '${printType(plain)}'`)
+			key = keys
+			value = values
+			return { key: k.run, value: v.run, optional: entry.optional }
+		})
+		return {
+			type: types.map(key, value),
+			run(frame) {
+				spend(frame, 30)
+				const out = new Map<Key, Value>()
+				for (const entry of entries) {
+					const k = keyOf(entry.key(frame))
+					if (k === undefined) throw new CelError('unsupported key type')
+					if (out.has(k)) throw new CelError(`Failed with repeated key: ${String(k)}`)
+					const v = entry.value(frame)
+					if (!entry.optional) out.set(k, v)
+					else if (!(v instanceof Optional)) throw new CelError('no such overload')
+					else if (v.value !== undefined) out.set(k, v.value)
+				}
+				return new Entries(out)
+			},
+		}
+	}
+
+	#loop(expr: Extract<Expr, { kind: 'loop' }>, scope: Scope): Compiled {
+		const range = this.compile(expr.range, scope)
+		const { names, form } = expr
+		const two = names.length === 2
+		let first: Type = types.dyn
+		let second: Type = types.dyn
+		let key: Type = types.dyn
+		switch (range.type.kind) {
+			case 'list':
+				first = two ? types.int : range.type.item
+				second = range.type.item
+				key = types.int
+				break
+			case 'map':
+				first = key = range.type.key
+				second = range.type.value
+				break
+			case 'object':
+			case 'dyn':
+			case 'nothing':
+				if (range.type.kind !== 'object') break
+				this.#fail(
+					expr.at,
+					`expression of type 'object' cannot be range of a comprehension (must be list, map, or dynamic)`,
+				)
+				break
+			default:
+				this.#fail(
+					expr.at,
+					`expression of type '${printType(range.type)}' cannot be range of a comprehension (must be list, map, or dynamic)`,
+				)
+		}
+		const outer = this.declare(scope, names[0]!, first, false)
+		const inner = two ? this.declare(outer, names[1]!, second, false) : outer
+		const isQuestion = form === 'all' || form === 'exists' || form === 'existsOne' || form === 'filter'
+		const filter = expr.filter && this.#wantBool(expr.filter, inner, '_?_:_')
+		const body = isQuestion
+			? { type: types.bool, run: this.#wantBool(expr.body, inner, '_&&_') as Run }
+			: this.compile(expr.body, inner)
+		const set = (frame: Frame, one: Value, other: Value): void => {
+			frame.slots[outer.slot] = one
+			if (two) frame.slots[inner.slot] = other
+		}
+		const result: Type =
+			form === 'filter'
+				? types.list(first)
+				: form === 'map'
+					? types.list(body.type)
+					: form === 'transformMap'
+						? types.map(key, body.type)
+						: form === 'transformMapEntry'
+							? body.type
+							: types.bool
+		return {
+			type: result,
+			run(frame) {
+				const ranged = range.run(frame)
+				switch (form) {
+					case 'all':
+					case 'exists': {
+						const decides = form === 'exists'
+						let failure: CelError | undefined
+						for (const [one, other] of pairsOf(ranged, two)) {
+							spend(frame, 1)
+							set(frame, one, other)
+							try {
+								if (body.run(frame) === decides) return decides
+							} catch (e) {
+								if (!(e instanceof CelError)) throw e
+								failure ??= e
+							}
+						}
+						if (failure !== undefined) throw failure
+						return !decides
+					}
+					case 'existsOne': {
+						let count = 0
+						for (const [one, other] of pairsOf(ranged, two)) {
+							spend(frame, 1)
+							set(frame, one, other)
+							if (body.run(frame) === true) count++
+						}
+						return count === 1
+					}
+					case 'filter':
+					case 'map': {
+						const out: Value[] = []
+						for (const [one, other] of pairsOf(ranged, two)) {
+							spend(frame, 2)
+							set(frame, one, other)
+							if (form === 'filter') {
+								if (body.run(frame) === true) out.push(one)
+							} else if (filter === undefined || filter(frame)) out.push(body.run(frame))
+						}
+						return new List(out)
+					}
+					case 'transformMap':
+					case 'transformMapEntry': {
+						const out = new Map<Key, Value>()
+						const put = (k: Key, v: Value): void => {
+							if (out.has(k)) throw new CelError(`insert failed: key ${String(k)} already exists`)
+							out.set(k, v)
+						}
+						for (const [one, other] of pairsOf(ranged, two)) {
+							spend(frame, 2)
+							set(frame, one, other)
+							if (filter !== undefined && !filter(frame)) continue
+							const made = body.run(frame)
+							if (form === 'transformMap') put(keyOf(one)!, made)
+							else if (made instanceof MapValue) for (const k of made.keys()) put(k, made.get(k)!)
+							else throw new CelError('no such overload')
+						}
+						return new Entries(out)
+					}
+					default:
+						return form satisfies never
+				}
+			},
+		}
+	}
+
+	#call(expr: Extract<Expr, { kind: 'call' }>, scope: Scope): Compiled {
+		const { name, target } = expr
+		if (target !== undefined) {
+			// A function of a namespace: sets.contains(a, b).
+			const space = qualifiedName(target)
+			const first = space?.split('.')[0]
+			const qualified = space === undefined ? undefined : `${space}.${name}`
+			if (qualified !== undefined && this.#functions.has(qualified) && scope.find(first!) === undefined)
+				return this.#invoke(expr.at, qualified, false, expr.args, scope)
+			return this.#invoke(expr.at, name, true, [target, ...expr.args], scope)
+		}
+		return this.#invoke(expr.at, name, false, expr.args, scope)
+	}
+
+	#invoke(at: number, name: string, member: boolean, given: readonly Expr[], scope: Scope): Compiled {
+		const known = this.#functions.get(name)
+		if (known === undefined) this.#fail(at, `undeclared reference to '${name}' (in container '')`)
+		const args = given.map((arg) =>
+			// What is formatted is of many types.
+			name === 'format' && arg.kind === 'list' ? this.#list(arg, scope, true) : this.compile(arg, scope),
+		)
+		const found: { readonly overload: Overload; readonly result: Type }[] = []
+		for (const overload of known) {
+			if (overload.member !== member || overload.args.length !== args.length) continue
+			const bindings: Bindings = new Map()
+			if (overload.args.every((formal, i) => fits(formal, args[i]!.type, bindings)))
+				found.push({ overload, result: bind(overload.result, bindings) })
+		}
+		const [only] = found
+		if (only === undefined)
+			this.#noOverload(
+				at,
+				name,
+				args.map((arg) => arg.type),
+				member,
+			)
+		const type = found.every(({ result }) => sameType(result, only.result)) ? only.result : types.dyn
+		const runs = args.map((arg) => arg.run)
+		const [one, two] = runs
+		// What is known to fit needs no look at the values.
+		if (found.length === 1 && !args.some((arg) => hasDyn(arg.type))) {
+			const { call } = only.overload
+			if (runs.length === 1)
+				return {
+					type,
+					run(frame) {
+						spend(frame, 1)
+						return call([one!(frame)], frame.budget)
+					},
+				}
+			if (runs.length === 2)
+				return {
+					type,
+					run(frame) {
+						spend(frame, 1)
+						return call([one!(frame), two!(frame)], frame.budget)
+					},
+				}
+			return {
+				type,
+				run(frame) {
+					spend(frame, 1)
+					return call(
+						runs.map((run) => run(frame)),
+						frame.budget,
+					)
+				},
+			}
+		}
+		return {
+			type,
+			run(frame) {
+				spend(frame, 1)
+				const values = runs.map((run) => run(frame))
+				for (const { overload } of found)
+					if (overload.args.every((formal, i) => isOf(values[i]!, formal))) return overload.call(values, frame.budget)
+				throw new CelError('no such overload')
+			},
+		}
+	}
+
+	#noOverload(at: number, name: string, args: readonly Type[], member = false): never {
+		const shown = args.map(printType)
+		const applied = member ? `${shown[0]}.(${shown.slice(1).join(', ')})` : `(${shown.join(', ')})`
+		return this.#fail(at, `found no matching overload for '${name}' applied to '${applied}'`)
+	}
+}
+
+/** Names of types as values: `type(x) == int`. */
+const typeNames: ReadonlySet<string> = new Set([
+	'bool',
+	'int',
+	'uint',
+	'double',
+	'string',
+	'bytes',
+	'list',
+	'map',
+	'null_type',
+	'type',
+	'google.protobuf.Timestamp',
+	'google.protobuf.Duration',
+	'optional_type',
+	'net.IP',
+	'net.CIDR',
+	'kubernetes.URL',
+	'kubernetes.Quantity',
+])
+
+function qualifiedName(expr: Expr): string | undefined {
+	if (expr.kind === 'name') return expr.name
+	if (expr.kind !== 'select' || expr.optional) return undefined
+	const before = qualifiedName(expr.operand)
+	return before === undefined ? undefined : `${before}.${expr.field}`
+}
+
+function sameType(a: Type, b: Type): boolean {
+	return a === b || printType(a) === printType(b)
+}
+
+function hasDyn(type: Type): boolean {
+	switch (type.kind) {
+		case 'dyn':
+			return true
+		case 'list':
+			return hasDyn(type.item)
+		case 'map':
+			return hasDyn(type.key) || hasDyn(type.value)
+		case 'optional':
+			return hasDyn(type.value)
+		default:
+			return false
+	}
+}
+
+function fieldOf(target: Value, field: string): Value | undefined {
+	if (!(target instanceof MapValue)) throw new CelError('no such overload')
+	return target.get(field)
+}
+
+/** `soft`: what is not there is undefined instead of an error. */
+function itemOf(target: Value, index: Value, soft: boolean): Value | undefined {
+	if (target instanceof ListValue) {
+		const at = keyOf(index)
+		if (typeof at !== 'bigint') throw new CelError('no such overload')
+		if (at >= 0n && at < BigInt(target.size)) return target.at(Number(at))
+		if (soft) return undefined
+		throw new CelError(`index out of bounds: ${at}`)
+	}
+	if (target instanceof MapValue) {
+		const key = keyOf(index)
+		if (key === undefined) throw new CelError('no such overload')
+		const value = target.get(key)
+		if (value !== undefined || soft) return value
+		throw new CelError(`no such key: ${String(key)}`)
+	}
+	throw new CelError('no such overload')
+}
+
+/** What the variables of a loop go through. */
+function* pairsOf(range: Value, two: boolean): Generator<readonly [Value, Value], void, undefined> {
+	if (range instanceof ListValue) {
+		for (let i = 0; i < range.size; i++) {
+			const item = range.at(i)
+			yield two ? [BigInt(i), item] : [item, null]
+		}
+		return
+	}
+	if (!(range instanceof MapValue)) throw new CelError('no such overload')
+	for (const key of range.keys()) yield [key, two ? range.get(key)! : null]
+}
