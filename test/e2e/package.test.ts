@@ -4,8 +4,10 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { after, test } from 'node:test'
+import { messageOf } from '../../src/base/failure.ts'
+import { findTool } from '../tools.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -40,4 +42,16 @@ test('the compiled package explains a flow', () => {
 	const list = JSON.parse(run.stdout) as { kind: string; items: { verdict: string; disposition: string }[] }
 	assert.equal(list.kind, 'TraceList')
 	assert.equal(list.items[0]?.verdict, 'delivered')
+})
+
+test('kubectl finds it as a plugin', async (t) => {
+	const kubectl = await findTool('kubectl').catch(messageOf)
+	if (!isAbsolute(kubectl)) return t.skip(kubectl)
+	const folder = mkdtempSync(join(tmpdir(), 'pw-plugin-'))
+	t.after(() => rmSync(folder, { recursive: true, force: true }))
+	symlinkSync(join(root, 'bin/podwire.js'), join(folder, 'kubectl-podwire'))
+	const env = { ...process.env, PATH: `${folder}:${process.env.PATH ?? ''}` }
+	const run = spawnSync(kubectl, ['podwire', 'version', '-o', 'json'], { encoding: 'utf8', env })
+	assert.equal(run.status, 0, run.stderr)
+	assert.equal((JSON.parse(run.stdout) as { kind: string }).kind, 'Version')
 })
