@@ -38,6 +38,7 @@ export interface Comparison {
 
 export function compare(should: Testimony, would: Testimony, did: Testimony): Comparison {
 	const path = choose(should, would, did)
+	const fork = forkOf(path)
 	const rows = stages.flatMap((stage): Row[] => {
 		const row = {
 			stage,
@@ -46,7 +47,7 @@ export function compare(should: Testimony, would: Testimony, did: Testimony): Co
 			...at('did', path.did, stage),
 		}
 		if (row.should === undefined && row.would === undefined && row.did === undefined) return []
-		return [{ ...row, agree: agree(row) }]
+		return [{ ...row, agree: agree(row) && stage !== fork }]
 	})
 	const unenforced = rows.find((r) => r.should?.enforced === false && r.should.result === 'deny')
 	const disagreement = firstDisagreement(rows, should, would, did, unenforced)
@@ -87,6 +88,13 @@ function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in WitnessName]?: Point } {
 	const point = pointAt(path, stage)
 	return point === undefined ? {} : { [name]: point }
+}
+
+/** Where should and would part though they came the same way: one flow ends at this stage, the other goes on. */
+function forkOf({ should, would }: Chosen): Stage | undefined {
+	if (should === undefined || would === undefined || should.delivered === would.delivered) return undefined
+	const last = (should.delivered ? would : should).points.at(-1)
+	return last?.enforced === false ? undefined : last?.stage
 }
 
 /** Witnesses that speak at a stage must say the same; a stage the data plane does not carry out yet is not compared. */
@@ -175,12 +183,12 @@ function compareSets(should: Testimony, would: Testimony, did: Testimony): Disag
 }
 
 function sentence(row: Row): string {
-	return (['should', 'would', 'did'] as const)
-		.flatMap((name) => {
-			const point = row[name]
-			return point === undefined ? [] : [`${name}: ${point.result}`]
-		})
-		.join('; ')
+	const said = (['should', 'would', 'did'] as const).flatMap((name) => {
+		const point = row[name]
+		return point === undefined ? [] : [{ name, point }]
+	})
+	const same = new Set(said.map((s) => s.point.result)).size === 1
+	return said.map(({ name, point }) => `${name}: ${same ? point.text : point.result}`).join('; ')
 }
 
 function heard(should: Testimony, would: Testimony, did: Testimony): readonly WitnessName[] {
