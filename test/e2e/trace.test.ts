@@ -134,6 +134,60 @@ suite('trace in a lab', { skip }, () => {
 		assert.match(stage(report, 'deliver').did?.text ?? '', new RegExp(`pod ${chosen?.name}`))
 	})
 
+	// The meddling comes early: once a minute the daemon looks by itself, and repairs.
+	test('somebody leads one endpoint elsewhere in one node: the headline says so, other nodes are fine', async () => {
+		const [db] = pods.filter((p) => p.app === 'db') as [PodLine]
+		const key = `${api} . tcp . 80 . 1`
+		const map = await inNode(here.node, 'nft', 'list', 'map', 'ip', 'podwire', 'endpoints-3')
+		const was = new RegExp(`${key.replaceAll('.', '\\.')}(?: comment "[^"]*")? : (\\S+ \\. \\d+)`).exec(map)?.[1]
+		assert.ok(was, map)
+		const change = (value: string) =>
+			inNode(
+				here.node,
+				'nft',
+				`delete element ip podwire endpoints-3 { ${key} }; add element ip podwire endpoints-3 { ${key} : ${value} }`,
+			)
+		await change(`${db.ip} . 5432`)
+		const report = await trace(`pod/${here.name}`, 'api:80', 0)
+		assert.equal(report.disagreement?.stage, 'service')
+		assert.ok(report.headline.includes(was.replace(' . ', ':')), report.headline)
+		assert.ok(report.headline.includes(`${db.ip}:5432`), report.headline)
+		agreed(await trace(`pod/${there.name}`, 'api:80', 0))
+		await change(was)
+		agreed(await trace(`pod/${here.name}`, 'api:80', 0))
+	})
+
+	test('somebody deletes an element: the packet of its share would be refused, and the headline names the endpoint', async () => {
+		const key = `${api} . tcp . 80 . 2`
+		await inNode(here.node, 'nft', `delete element ip podwire endpoints-3 { ${key} }`)
+		const ran = await home.podwire(['trace', '-n', 'shop', `pod/${here.name}`, 'api:80', '-o', 'json'])
+		const [report] = (JSON.parse(ran.stdout) as { items: Report[] }).items
+		assert.equal(report?.disagreement?.stage, 'service', ran.text)
+		const lost = pods.filter((p) => p.app === 'api').filter((p) => report?.headline.includes(`${p.ip}:9000`))
+		assert.equal(lost.length, 1, report?.headline)
+	})
+
+	test('somebody deletes the route to a pod: should and would disagree, the node and the address are named', async () => {
+		const db = pods.find((p) => p.name === 'db-0') as PodLine
+		await inNode(db.node, 'ip', 'route', 'del', `${db.ip}/32`)
+		const from = [here, there].find((p) => p.node !== db.node) as PodLine
+		const report = await trace(`pod/${from.name}`, 'db-0.db:5432', 1, '--timeout', '1s')
+		assert.equal(report.disagreement?.stage, 'route', JSON.stringify(report, undefined, ' '))
+		assert.match(report.headline, /^not delivered.*disagree at route/)
+		assert.match(stage(report, 'route').would?.text ?? '', new RegExp(`${db.node} has no route to ${db.ip}`))
+		assert.equal(report.verdict, 'not-delivered')
+	})
+
+	test('a daemon that starts again repairs what was changed', async () => {
+		process.kill(home.record().daemon.pid, 'SIGKILL')
+		const crashed = await home.podwire(['trace', '-n', 'shop', 'deploy/web', 'api:80'])
+		assert.equal(crashed.code, 3, crashed.text)
+		assert.match(crashed.stderr, /podwire up/)
+		await home.up()
+		agreed(await trace(`pod/${here.name}`, 'db-0.db:5432', 0))
+		agreed(await trace(`pod/${here.name}`, 'api:80', 0))
+	})
+
 	test('each origin is the line of the field', async () => {
 		const report = await trace('deploy/web', 'api:80', 0)
 		const lines = readFileSync(shop, 'utf8').split('\n')
@@ -265,59 +319,6 @@ suite('trace in a lab', { skip }, () => {
 		} finally {
 			await home.ask('delete', '-f', policies)
 		}
-	})
-
-	test('somebody leads one endpoint elsewhere in one node: the headline says so, other nodes are fine', async () => {
-		const [db] = pods.filter((p) => p.app === 'db') as [PodLine]
-		const key = `${api} . tcp . 80 . 1`
-		const map = await inNode(here.node, 'nft', 'list', 'map', 'ip', 'podwire', 'endpoints-3')
-		const was = new RegExp(`${key.replaceAll('.', '\\.')}(?: comment "[^"]*")? : (\\S+ \\. \\d+)`).exec(map)?.[1]
-		assert.ok(was, map)
-		const change = (value: string) =>
-			inNode(
-				here.node,
-				'nft',
-				`delete element ip podwire endpoints-3 { ${key} }; add element ip podwire endpoints-3 { ${key} : ${value} }`,
-			)
-		await change(`${db.ip} . 5432`)
-		const report = await trace(`pod/${here.name}`, 'api:80', 0)
-		assert.equal(report.disagreement?.stage, 'service')
-		assert.ok(report.headline.includes(was.replace(' . ', ':')), report.headline)
-		assert.ok(report.headline.includes(`${db.ip}:5432`), report.headline)
-		agreed(await trace(`pod/${there.name}`, 'api:80', 0))
-		await change(was)
-		agreed(await trace(`pod/${here.name}`, 'api:80', 0))
-	})
-
-	test('somebody deletes an element: the packet of its share would be refused, and the headline names the endpoint', async () => {
-		const key = `${api} . tcp . 80 . 2`
-		await inNode(here.node, 'nft', `delete element ip podwire endpoints-3 { ${key} }`)
-		const ran = await home.podwire(['trace', '-n', 'shop', `pod/${here.name}`, 'api:80', '-o', 'json'])
-		const [report] = (JSON.parse(ran.stdout) as { items: Report[] }).items
-		assert.equal(report?.disagreement?.stage, 'service', ran.text)
-		const lost = pods.filter((p) => p.app === 'api').filter((p) => report?.headline.includes(`${p.ip}:9000`))
-		assert.equal(lost.length, 1, report?.headline)
-	})
-
-	test('somebody deletes the route to a pod: should and would disagree, the node and the address are named', async () => {
-		const db = pods.find((p) => p.name === 'db-0') as PodLine
-		await inNode(db.node, 'ip', 'route', 'del', `${db.ip}/32`)
-		const from = [here, there].find((p) => p.node !== db.node) as PodLine
-		const report = await trace(`pod/${from.name}`, 'db-0.db:5432', 1, '--timeout', '1s')
-		assert.equal(report.disagreement?.stage, 'route')
-		assert.match(report.headline, /^not delivered.*disagree at route/)
-		assert.match(stage(report, 'route').would?.text ?? '', new RegExp(`${db.node} has no route to ${db.ip}`))
-		assert.equal(report.verdict, 'not-delivered')
-	})
-
-	test('a daemon that starts again repairs what was changed', async () => {
-		process.kill(home.record().daemon.pid, 'SIGKILL')
-		const crashed = await home.podwire(['trace', '-n', 'shop', 'deploy/web', 'api:80'])
-		assert.equal(crashed.code, 3, crashed.text)
-		assert.match(crashed.stderr, /podwire up/)
-		await home.up()
-		agreed(await trace(`pod/${here.name}`, 'db-0.db:5432', 0))
-		agreed(await trace(`pod/${here.name}`, 'api:80', 0))
 	})
 
 	test('what is asked wrongly: 2, and what was meant', async () => {
