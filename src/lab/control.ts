@@ -45,7 +45,8 @@ const bodyLimit = 256 * 1024 * 1024
 
 export function listenControl(path: string, handlers: ControlHandlers): Promise<Server> {
 	rmSync(path, { force: true })
-	const server = createServer({ keepAlive: true, requestTimeout: 0 }, (message, response) => {
+	// Idle connections are the client's to close: where the server does, the next request may be on its way already.
+	const server = createServer({ keepAlive: true, keepAliveTimeout: 0, requestTimeout: 0 }, (message, response) => {
 		serve(message, response, handlers).catch((e) => {
 			const code = isFailure(e) ? e.code : 'Internal'
 			if (response.headersSent) response.destroy()
