@@ -65,9 +65,14 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 	try {
 		const record = readRecord(paths)
 		if (record !== undefined && isAlive(record.daemon)) {
-			const running = await waitRunning(paths, options, undefined)
-			await running.client.putConfig(options.config)
-			return { ...running, created: false }
+			try {
+				const running = await waitRunning(paths, options, undefined)
+				await running.client.putConfig(options.config)
+				return { ...running, created: false }
+			} catch (e) {
+				// It was just ending: then another goes on where it stopped.
+				if ((await waitForEnd([record.daemon], 2_000)).length > 0) throw e
+			}
 		}
 		const child = await spawnDaemon(paths, options, record)
 		return { ...(await waitRunning(paths, options, child)), created: true }
