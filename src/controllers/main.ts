@@ -18,6 +18,7 @@ import { namespaceFinalizer } from './namespaces/finalize.ts'
 import { namespaceFurnisher } from './namespaces/furnish.ts'
 import type { PodNetwork } from './nodes/cidrs.ts'
 import { nodeCidrController, podCollector } from './nodes/controller.ts'
+import { nodeMonitor, taintEviction } from './nodes/monitor.ts'
 import { replicaSetController, replicationController } from './replicaset/controller.ts'
 import { schedulerController } from './scheduler/controller.ts'
 import { statefulSetController } from './statefulset/controller.ts'
@@ -32,6 +33,8 @@ export interface ControllersOptions {
 	readonly signal: AbortSignal
 	/** The pod network of the cluster, one entry a family, and how much of it a node gets. Absent: nodes come with theirs. */
 	readonly podNetworks?: readonly PodNetwork[]
+	/** Milliseconds until a node without a sign of life counts as not ready (Kubernetes: 40,000). Absent: nodes need none. */
+	readonly nodeGrace?: number
 	/** PEM; published in each namespace as ConfigMap kube-root-ca.crt. */
 	readonly caCertificate?: string
 	/** Hears of turns that failed (they are tried again) and of watches that broke (they are taken up again). */
@@ -43,7 +46,7 @@ export interface ControllerFailure {
 	/** What it worked on; '' for a watch. */
 	readonly key: string
 	readonly error: unknown
-	/** Counts from 1; a first conflict is no news. */
+	/** Counts from 1; a conflict is news only when it comes again and again. */
 	readonly attempt: number
 }
 
@@ -61,6 +64,9 @@ export interface Controllers {
 	readonly recorder: EventRecorder
 	stop(): void
 }
+
+/** The copy may lag behind for a while; the retries until then take about half a second together. */
+const quietConflicts = 7
 
 export function startControllers(client: KubeClient, options: ControllersOptions): Controllers {
 	const { clock } = options
@@ -88,7 +94,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		signal,
 		onFailure: (controller, key, error, attempt) => {
 			// Somebody wrote in between: the next turn sees it.
-			if (attempt === 1 && isConflict(error)) return
+			if (attempt <= quietConflicts && isConflict(error)) return
 			options.onFailure?.({ controller, key, error, attempt })
 		},
 		onRest: () => {
@@ -110,6 +116,8 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		namespaceFinalizer(cluster, inventory),
 		garbageCollector(cluster, inventory),
 		podCollector(cluster),
+		taintEviction(cluster),
+		...(options.nodeGrace === undefined ? [] : [nodeMonitor(cluster, options.nodeGrace)]),
 		...(options.podNetworks === undefined ? [] : [nodeCidrController(cluster, options.podNetworks)]),
 	]
 	views.start().then(begin, fail)

@@ -26,7 +26,10 @@ export interface Informer<T extends KubeObject> {
 	readonly resourceVersion: string
 	/** Hears every change from now on (not what is in the store already). The returned function ends it. */
 	onChange(listener: ChangeListener<T>): () => void
-	/** Resolves with the first result of `test` that is not undefined or false: now, or after a change. */
+	/**
+	 * Resolves with the first result of `test` that is not undefined or false: now, or after a change. Asked first when
+	 * the first list is in the store: before it, nothing can be told.
+	 */
 	until<R>(test: (store: Table<ObjectKey, T>) => R | undefined | false, signal?: AbortSignal): Promise<R>
 }
 
@@ -111,7 +114,7 @@ class ListWatch<T extends KubeObject> implements Informer<T> {
 			}
 			done.abort()
 		}
-		const listener = () => check()
+		const listener = () => this.isSynced && check()
 		const fail = (reason: () => unknown) => () => {
 			reject(reason())
 			done.abort()
@@ -129,12 +132,12 @@ class ListWatch<T extends KubeObject> implements Informer<T> {
 		this.#ending.signal.addEventListener('abort', stopped, once)
 		if (!done.signal.aborted) {
 			this.#listeners.add(listener)
-			check()
-			// An empty first list changes nothing, yet it is news.
-			this.synced.then(
-				() => done.signal.aborted || check(),
-				() => {},
-			)
+			if (this.isSynced) check()
+			else
+				this.synced.then(
+					() => done.signal.aborted || check(),
+					() => {},
+				)
 		}
 		return promise
 	}

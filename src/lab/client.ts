@@ -29,6 +29,10 @@ export interface LabClient {
 	putConfig(config: LabConfig): Promise<void>
 	/** Reads every node back now and repairs what somebody else changed; a warning event says so. */
 	repair(): Promise<void>
+	/** Cuts a node off: its kubelet falls silent and its cable is pulled. Throws Failure NotFound. */
+	stopNode(node: string): Promise<void>
+	/** Brings it back. */
+	startNode(node: string): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
 	stop(): Promise<void>
 }
@@ -116,6 +120,12 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		getSources: async () => (await call('GET', '/sources')) as Sources,
 		async repair() {
 			await call('POST', '/repair')
+		},
+		async stopNode(node) {
+			await call('POST', `/nodes/${encodeURIComponent(node)}/stop`)
+		},
+		async startNode(node) {
+			await call('POST', `/nodes/${encodeURIComponent(node)}/start`)
 		},
 		async stop() {
 			await call('POST', '/stop')

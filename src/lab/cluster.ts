@@ -13,6 +13,7 @@ import type { ClusterConfig, ObjectTables } from '../model/state.ts'
 import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
 import { clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr } from './addresses.ts'
 import type { LabConfig } from './config.ts'
+import { createHeartbeat } from './kubelet/heartbeat.ts'
 import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
 import { createPodNetwork, type PodNetwork } from './kubelet/network.ts'
 import { type LabNode, registerNode } from './kubelet/nodes.ts'
@@ -46,6 +47,11 @@ export interface ClusterOptions {
 	/** Folder of the pods' files; undefined on paper. */
 	readonly podFolder: string | undefined
 	readonly tables?: readonly (keyof ObjectTables)[]
+	/**
+	 * Milliseconds without a renewed lease after which a node counts as not ready. Absent: nodes renew none and cannot
+	 * be stopped.
+	 */
+	readonly nodeGrace?: number
 	/** Record events of the kubelets. */
 	readonly events: boolean
 	readonly onFailure: (what: string, error: unknown) => void
@@ -59,6 +65,10 @@ export interface Cluster {
 	readonly loop: AgentLoop | undefined
 	readonly network: PodNetwork
 	readonly kubelet: Kubelet
+	/** The node's kubelet falls silent, its pods run on. */
+	stopNode(name: string): void
+	/** Resolves when the node's kubelet has said that it is back. */
+	startNode(name: string): Promise<void>
 	stop(): Promise<void>
 }
 
@@ -71,6 +81,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		clock,
 		signal: ending.signal,
 		podNetworks: [{ cidr: podCidr, nodeMask: podMaskLength }],
+		...(options.nodeGrace === undefined ? {} : { nodeGrace: options.nodeGrace }),
 		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
 		onFailure: (failure) => onFailure(describe(failure), failure.error),
 	})
@@ -126,6 +137,19 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		folder: options.podFolder,
 		onFailure,
 	})
+	const heartbeat =
+		options.nodeGrace === undefined
+			? undefined
+			: createHeartbeat({
+					client,
+					clock,
+					grace: options.nodeGrace,
+					nodes,
+					objects: view.informer('nodes'),
+					// Taken for silent while we were only slow: what was said of its pods is put right.
+					recovered: (node) => kubelet.resume(node),
+					onFailure,
+				})
 	if (loop === undefined) view.start()
 	await Promise.all([
 		...nodes.map((node) => registerNode(client, node, clock.now())),
@@ -134,6 +158,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		kubelet.start(),
 		controllers.ready,
 	])
+	await heartbeat?.start()
 	return {
 		client,
 		controllers,
@@ -141,8 +166,17 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		loop,
 		network,
 		kubelet,
+		stopNode(name) {
+			heartbeat?.pause(name)
+			kubelet.pause(name)
+		},
+		async startNode(name) {
+			await heartbeat?.resume(name)
+			kubelet.resume(name)
+		},
 		async stop() {
 			ending.abort()
+			heartbeat?.stop()
 			kubelet.stop()
 			if (loop === undefined) view.stop()
 			else await loop.stop()

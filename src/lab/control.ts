@@ -33,6 +33,8 @@ export interface ControlHandlers {
 	readonly context: OwnContext | undefined
 	/** Reads every node back and repairs what somebody else changed. */
 	repair(): Promise<void>
+	/** Cuts a node off, or brings it back. Throws Failure NotFound, Unavailable while starting. */
+	setNode(name: string, running: boolean): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
 	stop(): Promise<void>
 }
@@ -113,6 +115,11 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			await handlers.stop()
 			return sendJson(response, 200, {})
 		default: {
+			const power = /^POST \/nodes\/([^/]+)\/(stop|start)$/.exec(route)
+			if (power !== null) {
+				await handlers.setNode(decodeURIComponent(power[1] as string), power[2] === 'start')
+				return sendJson(response, 200, {})
+			}
 			const programs = /^GET \/nodes\/([^/]+)\/programs$/.exec(route)
 			if (programs === null)
 				return sendJson(response, 404, { error: { code: 'NotFound', message: `no such path ${route}` } })

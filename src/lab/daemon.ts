@@ -8,7 +8,7 @@ import { openAttachments } from '../agent/attachments.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
-import { messageOf } from '../base/failure.ts'
+import { Failure, messageOf } from '../base/failure.ts'
 import { nodeIp, podCidr, serviceCidr } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
@@ -23,6 +23,9 @@ import { identifyProcess } from './process-identity.ts'
 import { bootId, writeRecord } from './record.ts'
 import { readSources, writeSources } from './sources.ts'
 import type { LabStatus } from './status.ts'
+
+/** Kubernetes waits 40 s for a silent node; why less here: docs/decisions/node-lifecycle.md. */
+const nodeGrace = 4_000
 
 /** Runs until it is told to stop; resolves when everything has ended and been removed. */
 export async function runDaemon(
@@ -79,6 +82,22 @@ export async function runDaemon(
 		},
 		get context() {
 			return api?.context
+		},
+		async setNode(name, running) {
+			const node = nodes.find((n) => n.name === name)
+			if (node === undefined) {
+				const known = nodes.map((n) => n.name).join(', ')
+				throw new Failure('NotFound', `There is no node ${JSON.stringify(name)} in this lab; there are ${known}`)
+			}
+			if (cluster === undefined) throw new Failure('Unavailable', 'The lab is still starting')
+			if (running) {
+				kernel?.underlay.setCable(node, true)
+				await cluster.startNode(name)
+			} else {
+				cluster.stopNode(name)
+				kernel?.underlay.setCable(node, false)
+			}
+			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
 		stop: () => stop(),
 	})
@@ -191,6 +210,7 @@ export async function runDaemon(
 			netnsOfNode: (node) => join(paths.namespaces, node),
 			netnsOfPod: (uid) => podNetnsOf(paths, uid),
 			podFolder: kernel === undefined ? undefined : paths.pods,
+			nodeGrace,
 			events: true,
 			onFailure,
 		})

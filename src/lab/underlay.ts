@@ -7,7 +7,7 @@ import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
 import { addAddress } from '../linux/route/addresses.ts'
-import { addBridge, addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
+import { addBridge, addVeth, LOOPBACK, readLink, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
 import { nodeInterface, nodeIp, underlayCidr, underlayIp, underlayMtu } from './addresses.ts'
@@ -27,6 +27,8 @@ export interface Underlay {
 	netnsOf(node: string): string
 	/** Tells the underlay which node each pod network is behind. Idempotent. */
 	route(podCidr: Cidr, node: Ip): void
+	/** Pulls the node's cable at the underlay's end, or plugs it in again; addresses and routes of the node stay. Idempotent. */
+	setCable(node: UnderlayNode, plugged: boolean): void
 	close(): void
 }
 
@@ -51,12 +53,18 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 	for (const node of nodes) plug(node)
 
 	function plug(node: UnderlayNode): void {
-		const port = `node${node.number}`
+		const port = portOf(node)
 		const fd = openNetns(netnsOf(node.name))
 		try {
 			const inside = inNetns(fd, () => new NetlinkSocket(NETLINK_ROUTE))
 			try {
 				let found = readLinks(inside).find((l) => l.name === nodeInterface)
+				const known = links.find((l) => l.name === port)
+				// A lab that is brought up has all its nodes.
+				if (known !== undefined) {
+					setLink(e, { index: known.index, up: true })
+					socket.request(e)
+				}
 				if (found === undefined) {
 					addVeth(e, {
 						name: port,
@@ -97,6 +105,14 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 			socket.request(e)
 			routed.set(podCidr, node)
 		},
+		setCable(node, plugged) {
+			setLink(e, { index: readLink(socket, portOf(node)).index, up: plugged })
+			socket.request(e)
+		},
 		close: () => socket.close(),
 	}
+}
+
+function portOf(node: UnderlayNode): string {
+	return `node${node.number}`
 }

@@ -1,7 +1,7 @@
 // The kubelet stand-in of all nodes of a lab: a worker for each pod that is bound to one of them.
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import { Failure } from '../../base/failure.ts'
 import type { EventRecorder } from '../../controllers/events.ts'
@@ -13,8 +13,10 @@ import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
 import { keyOf } from '../../kube/objects/meta.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
 import type { ClusterDns } from '../../model/names.ts'
+import type { NodeName } from '../../model/network.ts'
 import type { LabConfig } from '../config.ts'
 import type { ProgramRun, WorkloadContainer } from '../workloads/protocol.ts'
+import { runToEnd } from './command.ts'
 import { type ContainerPlan, declaresNoPort, planContainer } from './containers.ts'
 import { environmentOf, expand } from './environment.ts'
 import { hostnameOf, hostsOf, resolvConfOf } from './files.ts'
@@ -52,6 +54,11 @@ export interface Kubelet {
 	programRun(target: PodOnNode, command: readonly string[]): Promise<ProgramRun>
 	/** Resolves when every pod of the API has been seen and no worker has anything to do; retries that are due later do not count. */
 	settled(): Promise<void>
+	/** The node is cut off from the cluster: its pods run on, but nothing is begun, ended or told there. */
+	pause(node: NodeName): void
+	/** The node is back: its pods are brought to what is wanted by now, and the API is told how they are. */
+	resume(node: NodeName): void
+	isPaused(node: NodeName): boolean
 	stop(): void
 }
 
@@ -66,6 +73,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 	const byName = new Map(options.nodes.map((node) => [node.name, node]))
 	/** By uid. */
 	const workers = new Map<string, PodWorker>()
+	const nodeOf = new WeakMap<PodWorker, NodeName>()
+	const paused = new Set<NodeName>()
 
 	function* servicesIn(namespace: string): Iterable<Service> {
 		for (const service of options.services.store.values()) {
@@ -180,6 +189,11 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		}
 	}
 
+	async function programRun({ pod, container, wiring }: PodOnNode, command: readonly string[]): Promise<ProgramRun> {
+		const { env } = await environment(pod, container, wiring)
+		return runOf(pod, container, wiring, command, env, container.workingDir)
+	}
+
 	function forget(pod: Pod): void {
 		workers.delete(pod.metadata.uid as string)
 		if (options.folder !== undefined) {
@@ -207,12 +221,22 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			plan,
 			prepare,
 			forget,
+			runCommand:
+				options.folder === undefined
+					? undefined
+					: async (of, container, wiring, command, timeout) => {
+							const run = await programRun({ pod: of, container, wiring }, command)
+							// The pods' folder is one of the lab's own.
+							return runToEnd(run, { netns: wiring.netns, lab: dirname(options.folder as string), timeout })
+						},
 			rested() {
 				for (const wake of resting) wake()
 			},
 			failed: (of, e) => options.onFailure(`pod ${of.metadata.namespace}/${of.metadata.name}`, e),
 		})
 		workers.set(uid, worker)
+		nodeOf.set(worker, node.name)
+		if (paused.has(node.name)) worker.pause()
 		worker.update(pod)
 	}
 
@@ -278,6 +302,11 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		locate,
 		find(namespace, name, containerName) {
 			const { pod, container } = locate(namespace, name, containerName)
+			const node = pod.spec?.nodeName ?? ''
+			if (paused.has(node)) {
+				const address = byName.get(node)?.ip ?? ''
+				throw new Failure('Unreachable', `error dialing backend: dial tcp ${address}:10250: connect: no route to host`)
+			}
 			const { phase = 'Pending' } = pod.status ?? {}
 			if (phase === 'Succeeded' || phase === 'Failed') {
 				throw new Failure('BadRequest', `pod ${name} has ended: its phase is ${phase}`)
@@ -288,10 +317,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			}
 			return { pod, container, wiring }
 		},
-		async programRun({ pod, container, wiring }, command) {
-			const { env } = await environment(pod, container, wiring)
-			return runOf(pod, container, wiring, command, env, container.workingDir)
-		},
+		programRun,
 		async settled() {
 			for (;;) {
 				const { items, metadata } = await client.list(pods)
@@ -306,6 +332,15 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 				if (now.metadata.resourceVersion === metadata.resourceVersion) return
 			}
 		},
+		pause(node) {
+			paused.add(node)
+			for (const worker of workers.values()) if (nodeOf.get(worker) === node) worker.pause()
+		},
+		resume(node) {
+			paused.delete(node)
+			for (const worker of workers.values()) if (nodeOf.get(worker) === node) worker.resume()
+		},
+		isPaused: (node) => paused.has(node),
 		stop() {
 			for (const end of undo) end()
 			for (const worker of workers.values()) worker.stop()

@@ -11,8 +11,12 @@ import { pods } from '../../kube/kinds.ts'
 import { keyOf } from '../../kube/objects/meta.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
 import type { ContainerStatus, WorkloadContainer, WorkloadPod } from '../workloads/protocol.ts'
+import type { CommandEnd } from './command.ts'
 import { type ContainerPlan, isSidecar, planText } from './containers.ts'
+import { type ContainerHealth, hasHealth } from './health.ts'
+import { runHook } from './hooks.ts'
 import type { PodNetwork, PodWiring } from './network.ts'
+import { createPodHealth, targetOf } from './pod-health.ts'
 import type { PodRuntime } from './runtime.ts'
 import { podStatusOf } from './status.ts'
 
@@ -32,6 +36,16 @@ export interface PodContext {
 	prepare(pod: Pod, container: Container, plan: ContainerPlan, wiring: PodWiring): Promise<WorkloadContainer>
 	/** The pod is gone for good: its files may go. */
 	forget(pod: Pod): void
+	/** Runs a host program inside a container to its end; undefined on paper, where nothing runs. `timeout`: milliseconds. */
+	readonly runCommand:
+		| ((
+				pod: Pod,
+				container: Container,
+				wiring: PodWiring,
+				command: readonly string[],
+				timeout: number,
+		  ) => Promise<CommandEnd>)
+		| undefined
 	failed(pod: Pod, error: unknown): void
 	/** The worker has come to rest: nothing to do until something changes, or a retry is due. */
 	rested(): void
@@ -48,11 +62,19 @@ export interface PodWorker {
 	readonly busy: boolean
 	/** Everything that ran is lost: begin anew. */
 	lost(): void
+	/** The node is cut off: what runs runs on, but nothing is begun or told until `resume`. */
+	pause(): void
+	/** Tells the API anew how the pod is: others may have spoken for it meanwhile. */
+	resume(): void
 	stop(): void
 }
 
 const retryFirst = 500
 const retryLimit = 30_000
+/** Milliseconds the first status waits for probes that are due at once. */
+const firstProbes = 50
+/** Milliseconds a container has after a preStop hook that took all of the grace (as the kubelet gives it). */
+const leastGrace = 2_000
 
 export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	const { client, clock, network, runtime, recorder } = context
@@ -63,6 +85,8 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	let running = false
 	let again = false
 	let stopped = false
+	/** Resolves when the node is back. */
+	let cutOff: PromiseWithResolvers<void> | undefined
 	let failures = 0
 	let cancelRetry: (() => void) | undefined
 	let wiring: PodWiring | undefined
@@ -73,10 +97,21 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	/** Containers that are over without ever having been given to the runtime: stand-ins that only had to succeed. */
 	const succeeded = new Map<string, ContainerStatus>()
 	const announced = new Set<string>()
+	let hasBegun = false
 	/** Restarts of each container that an event has told of. */
 	const backedOff = new Map<string, number>()
 	const restartsBefore = restartsOf(first)
 	const gone = Promise.withResolvers<void>()
+	const health = createPodHealth({
+		clock,
+		recorder,
+		component: kubeletComponent,
+		run: context.runCommand,
+		changed: () => wake(),
+		restart(container, grace, message) {
+			void runtime.restart(uid, container.name, { grace, message }).catch((e) => context.failed(pod, e))
+		},
+	})
 
 	function restartsOf(from: Pod): Map<string, number> {
 		const known = runtime.find(uid)?.status.containers ?? []
@@ -91,7 +126,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	}
 
 	function wake(): void {
-		if (stopped) return
+		if (stopped || cutOff !== undefined) return
 		if (running) {
 			again = true
 			return
@@ -128,6 +163,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		if (phase === 'Succeeded' || phase === 'Failed') {
 			// Its logs stay until it is deleted.
 			await runtime.stop(uid, { grace: 0, keepLogs: true })
+			health.stop()
 			await network.detach(uid)
 			wiring = undefined
 			return
@@ -153,7 +189,20 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			await writeStatus({ reason, message: messageOf(e) })
 			throw e
 		}
+		followHealth()
+		// Most probes of a container just started answer at once: then one status says it all.
+		if (!hasBegun) await health.first(firstProbes)
+		hasBegun = true
 		await writeStatus()
+	}
+
+	function followHealth(): void {
+		const statuses = new Map((runtime.find(uid)?.status.containers ?? []).map((c) => [c.name, c]))
+		for (const container of [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])]) {
+			if (!hasHealth(container)) continue
+			const status = statuses.get(container.name)
+			health.follow(pod, container, context.plan(pod, container), status, wiring as PodWiring)
+		}
 	}
 
 	async function wire(): Promise<void> {
@@ -186,7 +235,9 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			}
 			containers.push(await preparedOf(container, plan, wired))
 			const state = statuses().get(container.name)?.state
-			blocked = !isSidecar(container) && !(state?.state === 'terminated' && state.exitCode === 0)
+			blocked = isSidecar(container)
+				? state !== undefined && container.startupProbe !== undefined && health.of(container.name)?.started !== true
+				: !(state?.state === 'terminated' && state.exitCode === 0)
 		}
 		if (!blocked) {
 			for (const container of pod.spec?.containers ?? []) {
@@ -264,7 +315,13 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			containers.set(status.name, status)
 			tellBackOff(status)
 		}
+		const healths = new Map<string, ContainerHealth>()
+		for (const name of containers.keys()) {
+			const found = health.of(name)
+			if (found !== undefined) healths.set(name, found)
+		}
 		const status = podStatusOf({
+			health: healths,
 			pod,
 			hostIp: context.nodeIp,
 			podIps: wiring?.ips ?? [],
@@ -274,7 +331,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			...(waiting === undefined ? {} : { waiting }),
 		})
 		const text = JSON.stringify(status)
-		if (text === lastStatus) return
+		if (text === lastStatus || cutOff !== undefined) return
 		try {
 			// The uid is a precondition: a pod of the same name that came later is another pod.
 			const written = await client.patch(pods, key, { metadata: { uid }, status }, { subresource: 'status' })
@@ -296,16 +353,19 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	async function terminate(): Promise<void> {
 		terminating ??= (async () => {
 			const grace = graceOf(pod) * 1000
+			health.stop()
 			recorderKilling()
+			const begun = clock.now()
 			if (inApi && grace > 0) {
 				force = new AbortController()
 				const cancel = clock.after(grace, () => force?.abort())
-				if (!inApi) force.abort()
-				await network.drained(key, force.signal).catch(() => {})
+				await Promise.all([network.drained(key, force.signal).catch(() => {}), preStop(force.signal)])
 				cancel()
 			}
-			await runtime.stop(uid, { grace: inApi ? grace : 0, keepLogs: false })
+			const left = grace === 0 ? 0 : Math.max(leastGrace, grace - (clock.now() - begun))
+			await runtime.stop(uid, { grace: inApi ? left : 0, keepLogs: false })
 			await network.detach(uid)
+			await cutOff?.promise
 			if (inApi) {
 				try {
 					await client.delete(pods, key, { gracePeriodSeconds: 0, preconditions: { uid } })
@@ -321,6 +381,34 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			throw e
 		})
 		await terminating
+	}
+
+	/** The preStop hooks of all containers that run, side by side; their time is part of the grace period. */
+	async function preStop(signal: AbortSignal): Promise<void> {
+		const wired = wiring
+		const { runCommand } = context
+		if (wired === undefined || runCommand === undefined) return
+		const statuses = new Map((runtime.find(uid)?.status.containers ?? []).map((c) => [c.name, c]))
+		await Promise.all(
+			(pod.spec?.containers ?? []).map(async (container) => {
+				const hook = container.lifecycle?.preStop
+				if (hook === undefined || statuses.get(container.name)?.state.state !== 'running') return
+				const target = targetOf(pod, container, context.plan(pod, container), wired, runCommand)
+				const result = await runHook(hook, target, clock, signal, (text) =>
+					recorder?.record(
+						kubeletComponent,
+						pod,
+						'Normal',
+						'PreStopHookSkipped',
+						`Container ${container.name}: ${text}`,
+					),
+				)
+				if (!result.ok) {
+					const text = `PreStopHook failed: ${result.text ?? ''}`
+					recorder?.record(kubeletComponent, pod, 'Warning', 'FailedPreStopHook', text)
+				}
+			}),
+		)
 	}
 
 	function recorderKilling(): void {
@@ -355,8 +443,18 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			for (const [name, count] of restartsOf(pod)) restartsBefore.set(name, count)
 			wake()
 		},
+		pause() {
+			cutOff ??= Promise.withResolvers()
+		},
+		resume() {
+			cutOff?.resolve()
+			cutOff = undefined
+			lastStatus = ''
+			wake()
+		},
 		stop() {
 			stopped = true
+			cutOff?.resolve()
 			cancelRetry?.()
 		},
 	}
