@@ -18,10 +18,12 @@ import { bringUp, type Snapshot, takeDown } from './support-law/world.ts'
 
 const clusters = 3
 /** A sample ends early where the machine is busy. */
-const limits = { flows: 40, silent: 4, milliseconds: 5_000 }
+const limits = { flows: 40, silent: 4, milliseconds: 3_500 }
 const given = process.env.PODWIRE_LAW_SEED
 const seed = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given)
 const have = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' }).status === 0
+/** Of a lab inside a user namespace the files of its network namespaces are not to be seen from here. */
+const outside = process.getuid?.() === 0 ? false : 'needs root to enter namespaces from outside'
 
 suite('should = would = did', { skip }, () => {
 	let lab: TestLab
@@ -75,7 +77,7 @@ suite('should = would = did', { skip }, () => {
 		const client = (model: NetworkModel) => podsOf(model, 'client')[0]!
 
 		test('a rule or a route that somebody takes away is found', {
-			skip: have('nft') && have('ip') ? false : 'needs nft and ip',
+			skip: outside || (have('nft') && have('ip') ? false : 'needs nft and ip'),
 		}, async () => {
 			const { model } = snapshot
 			const from = client(model)
@@ -110,7 +112,7 @@ suite('should = would = did', { skip }, () => {
 			['three', 3, 600],
 			['eleven', 11, 1100],
 		] as const) {
-			test(`each of ${count} endpoints gets its share of ${connections} connections`, async (t) => {
+			test(`each of ${count} endpoints gets its share of ${connections} connections`, { skip: outside }, async (t) => {
 				const { model } = snapshot
 				const found = model.services.get(`law-fixed/${service}`)!
 				const pods = podsOf(model, service)

@@ -61,8 +61,9 @@ export async function judge(agent: NodeAgentApi, snapshot: Snapshot, flow: Flow)
 	const complain = (text: string) => void complaints.push(text)
 	const destination = 'ip' in flow.to ? flow.to.ip : (name as Ip | undefined)
 	const own: Case = { snapshot, flow, report, probe, destination, complain }
-	compareWays(own)
-	const end = compareEnd(own)
+	const nameless = pathsOf(report.should).every((p) => p.disposition === 'no-such-name')
+	const end = nameless ? compareNothing(own) : compareEnd(own)
+	if (!nameless) compareWays(own)
 	if (report.disagreement !== undefined && end !== 'refused by the server')
 		complain(`trace: disagreement at ${report.disagreement.stage}: ${report.disagreement.text}`)
 	return { flow, complaints, report, end }
@@ -123,6 +124,14 @@ function compareWays(own: Case): void {
 	const taken = endpointOf(pathsOf(report.did)[0])
 	if (taken !== undefined && !report.would.paths.some((p) => endpointOf(p) === taken))
 		complain(`did: went to ${taken}, where the rules would not have sent it`)
+}
+
+/** A name that means nothing: there is no packet but the question, and no rule to ask. */
+function compareNothing({ report, complain }: Case): string {
+	if ('paths' in report.would) complain('would: there is something to ask the rules about')
+	const did = pathsOf(report.did)[0]?.disposition
+	if (did !== 'no-such-name') complain(`did: ${did ?? 'nothing'}; should: no-such-name`)
+	return 'no-such-name'
 }
 
 /** How the real packet ended, against the way it took. */

@@ -1,5 +1,5 @@
 // One lab for all generated clusters: brings a plan into force and says so only when the API is at rest, the
-// EndpointSlices are what the pods mean, and every node's kernel holds what the model compiles to.
+// EndpointSlices and the model are what the pods mean, and every node's kernel holds what the model compiles to.
 
 import assert from 'node:assert/strict'
 import { systemClock } from '../../../src/base/clock.ts'
@@ -90,7 +90,17 @@ export async function bringUp(
 			return want === have ? [] : [`${service.namespace}/${service.name}:\n${have}\nshould be\n${want}`]
 		})
 	})
-	return inForce(lab)
+	const snapshot = await inForce(lab)
+	for (const service of plan.services) {
+		if (service.selector === undefined) continue
+		const ports = snapshot.model.services.get(`${service.namespace}/${service.name}`)?.ports ?? []
+		const known = ports.flatMap((port) =>
+			port.endpoints.map((e) => `${port.name} ${port.protocol} ${e.ip}:${e.port} ${e.ready}`),
+		)
+		const expected = expectedEndpoints(service, snapshot.pods)
+		assert.deepEqual(known.sort(), expected, `endpoints of ${service.namespace}/${service.name} in the model`)
+	}
+	return snapshot
 }
 
 /** Deletes everything of the plan; resolves when no rule of any node names it. */
