@@ -34,10 +34,18 @@ export function declaresNoPort(pod: Pod): boolean {
 	return !(pod.spec?.containers ?? []).some((c) => (c.ports ?? []).length > 0)
 }
 
+/** Where the container's probes say that it listens, by number. */
+function probedPorts(container: Container): readonly number[] {
+	return [container.startupProbe, container.readinessProbe, container.livenessProbe].flatMap((probe) => {
+		const port = (probe?.httpGet ?? probe?.tcpSocket ?? probe?.grpc)?.port
+		return typeof port === 'number' ? [port] : []
+	})
+}
+
 /**
  * The ports a stand-in listens on: those its container declares. Only where the whole pod declares none, the first
- * container takes the numeric target ports of the Services that select the pod: anything more would hide a wrong
- * targetPort.
+ * container takes the ports its probes name and the numeric target ports of the Services that select the pod: anything
+ * more would hide a wrong targetPort or a probe of the wrong port.
  */
 function listenersOf(pod: Pod, container: Container, services: Iterable<Service>): readonly Listener[] {
 	const listeners = new Map<string, Listener>()
@@ -47,6 +55,7 @@ function listenersOf(pod: Pod, container: Container, services: Iterable<Service>
 	if (!declaresNoPort(pod)) {
 		for (const port of container.ports ?? []) add(port.protocol ?? 'TCP', port.containerPort)
 	} else if (container === pod.spec?.containers[0]) {
+		for (const port of probedPorts(container)) add('TCP', port)
 		for (const service of services) {
 			const { selector, ports } = service.spec ?? {}
 			if (selector === undefined || Object.keys(selector).length === 0) continue

@@ -12,6 +12,8 @@ export interface PodRuntime {
 	set(pod: WorkloadPod): Promise<WorkloadPodStatus>
 	/** `grace`: milliseconds. Without `keepLogs` the pod is forgotten. */
 	stop(uid: string, how: { readonly grace: number; readonly keepLogs: boolean }): Promise<void>
+	/** Ends a container's run, as after a failed probe; what comes next is heard by onChange. `grace`: milliseconds. */
+	restart(uid: string, container: string, how: { readonly grace: number; readonly message: string }): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
 	/** Hears when a pod's containers changed by themselves, or (uid undefined) when everything that ran is lost. */
 	onChange(listener: (uid: string | undefined) => void): void
@@ -78,6 +80,9 @@ export async function createRuntime(
 			}
 			if (!how.keepLogs) pods.delete(uid)
 		},
+		async restart(uid, container, how) {
+			await client.call('restartContainer', { uid, container, ...how })
+		},
 		logs: (query, signal) => client.stream('logs', query, signal),
 		onChange: (listener) => void listeners.push(listener),
 		stopWatching() {
@@ -111,6 +116,7 @@ export function createPaperRuntime(clock: Clock): PodRuntime {
 		async stop(uid, { keepLogs }) {
 			if (!keepLogs) pods.delete(uid)
 		},
+		async restart() {},
 		// biome-ignore lint/correctness/useYield: it only refuses.
 		async *logs() {
 			throw new Failure('Unavailable', noKernel('there are no logs'))

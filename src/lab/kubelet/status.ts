@@ -22,6 +22,8 @@ export interface PodFacts {
 	readonly containers: ReadonlyMap<string, ContainerStatus>
 	/** Restarts counted before the workloads process began to count. */
 	readonly restartsBefore: ReadonlyMap<string, number>
+	/** What probes and hooks say of a container; one that is absent has none and is healthy as long as it runs. */
+	readonly health?: ReadonlyMap<string, { readonly ready: boolean; readonly started: boolean }>
 	/** Why nothing runs yet, if something is wrong. */
 	readonly waiting?: { readonly reason: string; readonly message: string }
 	/** Milliseconds since the epoch. */
@@ -38,12 +40,14 @@ export function podStatusOf(facts: PodFacts): PodStatus {
 	)
 	const phase = phaseOf(pod, main, init, initialized)
 	const finished = phase === 'Succeeded' || phase === 'Failed'
-	const ready = phase === 'Running' && main.every((c) => c.ready)
+	const sidecars = init.filter((_, i) => isSidecar(pod.spec?.initContainers?.[i] as Container))
+	const lasting = [...sidecars, ...main]
+	const ready = phase === 'Running' && lasting.every((c) => c.ready)
 	const gates = pod.spec?.readinessGates ?? []
 	const gatesOpen = gates.every((g) =>
 		before?.conditions?.some((c) => c.type === g.conditionType && c.status === 'True'),
 	)
-	const unready = main.filter((c) => !c.ready).map((c) => c.name)
+	const unready = lasting.filter((c) => !c.ready).map((c) => c.name)
 	const why =
 		finished && phase === 'Succeeded' ? { reason: 'PodCompleted' } : finished ? { reason: 'PodFailed' } : undefined
 	const notReady = why ?? {
@@ -135,13 +139,14 @@ function containerStatusOf(container: Container, facts: PodFacts, kind: 'init' |
 		}
 	}
 	const running = found.state.state === 'running'
+	const health = facts.health?.get(container.name)
 	const done = found.state.state === 'terminated' && found.state.exitCode === 0
 	return {
 		name: container.name,
 		state: apiState(found.state, id),
 		lastState: found.last === undefined ? {} : apiState(found.last, id),
-		ready: kind === 'init' && !isSidecar(container) ? done : running,
-		started: running,
+		ready: kind === 'init' && !isSidecar(container) ? done : running && (health?.ready ?? true),
+		started: running && (health?.started ?? true),
 		restartCount: (facts.restartsBefore.get(container.name) ?? 0) + found.restarts,
 		image,
 		imageID: '',

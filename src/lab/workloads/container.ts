@@ -23,6 +23,8 @@ export interface Container {
 	readonly status: ContainerStatus
 	update(container: WorkloadContainer): void
 	stop(grace: number): Promise<void>
+	/** Ends the present run, as after a failed probe, and starts the next by the restart policy and its back-off. */
+	restart(grace: number, message: string): Promise<void>
 	log(previous: boolean): ContainerLog | undefined
 }
 
@@ -30,6 +32,9 @@ export interface Container {
 const backOffFirst = 1_000
 const backOffLimit = 300_000
 const backOffReset = 600_000
+
+/** The exit code of a run that has none of its own: as of one that was killed. */
+const killedCode = 137
 
 export function startContainer(
 	first: WorkloadContainer,
@@ -47,6 +52,8 @@ export function startContainer(
 	let wait = 0
 	let cancelWait: (() => void) | undefined
 	let stopped = false
+	/** A restart waits for the old run's end. */
+	let ending: Promise<void> | undefined
 
 	function begin(): void {
 		const startedAt = clock.now()
@@ -150,7 +157,7 @@ export function startContainer(
 			cancelWait?.()
 			cancelWait = undefined
 			const running = run
-			await running?.stop(grace)
+			await Promise.all([running?.stop(grace), ending])
 			if (running !== undefined && run === running) {
 				run = undefined
 				state = {
@@ -162,6 +169,19 @@ export function startContainer(
 				}
 			}
 			log.end()
+		},
+		async restart(grace, message) {
+			const old = run
+			if (old === undefined || stopped) return
+			const startedAt = state.state === 'running' ? state.startedAt : clock.now()
+			// Its own end is not told as one: who ended it is.
+			run = undefined
+			ending = old.stop(grace)
+			await ending
+			ending = undefined
+			const end = await Promise.race([old.ended, Promise.resolve({ exitCode: killedCode })])
+			afterEnd({ state: 'terminated', startedAt, finishedAt: clock.now(), ...end, reason: 'Error', message })
+			changed()
 		},
 		log: (previous) => (previous ? previousLog : log),
 	}

@@ -41,6 +41,10 @@ function call(name: string, argument: unknown): unknown {
 			const { uid, grace, keepLogs } = argument as WorkloadCalls['stopPod']['argument']
 			return pods.stop(uid, grace, keepLogs)
 		}
+		case 'restartContainer': {
+			const { uid, container, grace, message } = argument as WorkloadCalls['restartContainer']['argument']
+			return pods.restart(uid, container, grace, message).then(() => null)
+		}
 		case 'dns':
 			dns.update(argument as readonly DnsChange[])
 			return null

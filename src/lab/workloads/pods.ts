@@ -12,6 +12,7 @@ export interface WorkloadPods {
 	all(): readonly { readonly pod: WorkloadPod; readonly status: WorkloadPodStatus }[]
 	set(pod: WorkloadPod): WorkloadPodStatus
 	stop(uid: string, grace: number, keepLogs: boolean): Promise<void>
+	restart(uid: string, container: string, grace: number, message: string): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
 }
 
@@ -102,6 +103,9 @@ export function createWorkloadPods(options: {
 			known.stopping ??= Promise.all([...known.containers.values()].map((c) => c.stop(grace))).then(() => {})
 			await known.stopping
 			if (!keepLogs) pods.delete(uid)
+		},
+		async restart(uid, container, grace, message) {
+			await pods.get(uid)?.containers.get(container)?.restart(grace, message)
 		},
 		async *logs(query, signal) {
 			const container = pods.get(query.uid)?.containers.get(query.container)

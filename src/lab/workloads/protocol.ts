@@ -119,6 +119,16 @@ export interface WorkloadCalls {
 		argument: { readonly uid: string; readonly grace: number; readonly keepLogs: boolean }
 		answer: null
 	}
+	/** Ends one container's run and starts the next, by its restart policy and back-off. `grace`: milliseconds. */
+	readonly restartContainer: {
+		argument: {
+			readonly uid: string
+			readonly container: string
+			readonly grace: number
+			readonly message: string
+		}
+		answer: null
+	}
 	/** Changes to what the DNS servers answer from. */
 	readonly dns: { argument: readonly DnsChange[]; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */

@@ -1,6 +1,7 @@
 // What stands in for an image that cannot be run: listens on the container's ports inside the pod's network
-// namespace and says who it is. HTTP: any request is answered with JSON. Any other TCP stream is echoed byte for
-// byte. UDP: one datagram back, a JSON line of who it is, then the payload. Nothing is sent unasked.
+// namespace and says who it is. HTTP/1.1 and HTTP/2 without TLS: any request is answered with JSON, a gRPC health
+// check with SERVING. Any other TCP stream is echoed byte for byte. UDP: one datagram back, a JSON line of who it is,
+// then the payload. Nothing is sent unasked.
 
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import {
@@ -9,8 +10,10 @@ import {
 	type IncomingMessage,
 	type ServerResponse,
 } from 'node:http'
+import type { Http2Server, Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { answerGrpc } from './grpc.ts'
 import type { ContainerLog } from './log.ts'
 import type { Listener, StandInContainer, WorkloadPod } from './protocol.ts'
 import { bindInPod } from './sockets.ts'
@@ -25,6 +28,8 @@ export interface StandIn {
 /** The HTTP side of all stand-ins of a process: connections are handed to it once they turn out to speak HTTP. */
 export interface StandInHttp {
 	serve(connection: Socket, answer: (request: IncomingMessage, response: ServerResponse) => void): void
+	/** As `serve` for a connection that began with the preface of HTTP/2 (RFC 9113 §3.4). */
+	serveHttp2(connection: Socket, answer: (request: Http2ServerRequest, response: Http2ServerResponse) => void): void
 }
 
 export function createStandInHttp(): StandInHttp {
@@ -32,10 +37,30 @@ export function createStandInHttp(): StandInHttp {
 	const server: HttpServer = createHttpServer({ keepAliveTimeout: 75_000 }, (request, response) => {
 		answers.get(request.socket)?.(request, response)
 	})
+	// Loaded when the first connection speaks it.
+	let http2: Promise<Http2Server> | undefined
+	const http2Answers = new WeakMap<object, (request: Http2ServerRequest, response: Http2ServerResponse) => void>()
+	const openHttp2 = async () => {
+		const { createServer: createHttp2Server } = await import('node:http2')
+		const made = createHttp2Server((request, response) => {
+			const { session } = request.stream
+			if (session !== undefined) http2Answers.get(session)?.(request, response)
+		})
+		made.on('sessionError', () => {})
+		return made
+	}
 	return {
 		serve(connection, answer) {
 			answers.set(connection, answer)
 			server.emit('connection', connection)
+		},
+		serveHttp2(connection, answer) {
+			http2 ??= openHttp2()
+			void http2.then((made) => {
+				if (connection.destroyed) return
+				made.once('session', (session) => http2Answers.set(session, answer))
+				made.emit('connection', connection)
+			})
 		},
 	}
 }
@@ -49,10 +74,15 @@ const firstRequestDelay = 1_000
 const httpMethods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'TRACE', 'CONNECT'].map((m) => `${m} `)
 const udpPayloadLimit = 65_507
 
-type Sniffed = 'http' | 'raw' | 'undecided'
+/** RFC 9113 §3.4. */
+const http2Preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+
+type Sniffed = 'http' | 'http2' | 'raw' | 'undecided'
 
 function sniff(bytes: Buffer): Sniffed {
-	const text = bytes.toString('latin1', 0, 8)
+	const text = bytes.toString('latin1', 0, http2Preface.length)
+	if (text === http2Preface) return 'http2'
+	if (http2Preface.startsWith(text)) return 'undecided'
 	if (httpMethods.some((m) => text.startsWith(m))) return 'http'
 	return httpMethods.some((m) => m.startsWith(text)) ? 'undecided' : 'raw'
 }
@@ -111,6 +141,33 @@ export function openStandIn(
 		response.end(body)
 	}
 
+	function answerHttp2(request: Http2ServerRequest, response: Http2ServerResponse): void {
+		const connection = request.stream.session?.socket as Socket
+		const client = clientOf(connection)
+		const isGrpc = String(request.headers['content-type'] ?? '').startsWith('application/grpc')
+		log.write('stdout', `${client} "${request.method} ${request.url} HTTP/2.0"${isGrpc ? ' gRPC' : ' 200'}`)
+		if (isGrpc) {
+			answerGrpc(request.stream, request.url, pod)
+			return
+		}
+		request.resume()
+		response.writeHead(200, {
+			'content-type': 'application/json',
+			'x-podwire-stand-in': `${pod.namespace}/${pod.name}`,
+		})
+		response.end(
+			`${JSON.stringify({
+				...identity,
+				port: connection.localPort,
+				client,
+				protocol: 'HTTP/2.0',
+				method: request.method,
+				path: request.url,
+				headers: request.headers,
+			})}\n`,
+		)
+	}
+
 	function accept(connection: Socket): void {
 		connections.set(connection, { active: 0, served: 0 })
 		connection.on('close', () => connections.delete(connection))
@@ -123,6 +180,11 @@ export function openStandIn(
 			connection.off('data', read)
 			connection.off('end', ended)
 			connection.pause()
+			if (kind === 'http2') {
+				connection.unshift(head)
+				http.serveHttp2(connection, answerHttp2)
+				return
+			}
 			if (kind === 'http') {
 				connection.unshift(head)
 				http.serve(connection, answer)
