@@ -158,7 +158,8 @@ async function apply(lab: LabHandle, manifests: Loaded, progress: Progress): Pro
 	])
 	if (refusals.length === 0) return
 	progress.done()
-	throw new CommandError(exit.usage, refusalText(refusals, manifests.items.length))
+	const left = lab.created ? `lab ${JSON.stringify(lab.name)} runs without them; podwire down removes it` : undefined
+	throw new CommandError(exit.usage, refusalText(refusals, manifests.items.length), left)
 }
 
 function refusalText(refusals: readonly Refusal[], total: number): string {

@@ -125,7 +125,9 @@ function firstDisagreement(
 		const path = choose(should, would, did)[name]
 		return path === undefined ? [] : [{ name, path }]
 	})
-	if (unenforced === undefined && new Set(ends.map((e) => e.path.delivered)).size > 1) {
+	// Who listens at the end is no matter of the network (docs/dispositions.md).
+	const arrived = (path: Path) => path.delivered || pointAt(path, 'deliver')?.result === 'delivered'
+	if (unenforced === undefined && new Set(ends.map((e) => arrived(e.path))).size > 1) {
 		return {
 			stage: 'deliver',
 			text: ends.map((e) => `${e.name}: ${e.path.disposition}`).join('; '),
@@ -218,7 +220,9 @@ function headline(input: {
 function fateOf(path: Chosen): string {
 	const decisive = path.did ?? path.would ?? path.should
 	if (decisive === undefined) return 'could not tell'
-	return decisive.delivered ? 'delivered' : `not delivered: ${dispositionOf(path)}`
+	if (decisive.delivered) return 'delivered'
+	const end = pointAt(decisive, 'deliver')
+	return end?.result === 'delivered' ? `not answered: it ${end.text}` : `not delivered: ${dispositionOf(path)}`
 }
 
 /** A socket sees only `refused` or `timeout`; where the model knows that the flow ends, it knows why, too. */

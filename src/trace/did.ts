@@ -79,15 +79,23 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 			summary: sightingsText(way),
 		})
 	}
+	// The pod's own kernel answered that nobody listens: the network has done its part.
+	const last = way.at(-1)?.pod
+	const source = flow.from.kind === 'pod' ? flow.from.pod : undefined
+	const arrived = probe.outcome === 'refused' && last !== undefined && (last !== source || way.length > 1)
 	if (!ended) {
+		const elapsed = formatMilliseconds(probe.elapsed)
+		const failure = `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${elapsed}`
 		points.push({
 			stage: 'deliver',
-			result: connected ? 'delivered' : probe.outcome,
+			result: connected || arrived ? 'delivered' : probe.outcome,
 			text: connected
-				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${formatMilliseconds(probe.elapsed)}${answerText(probe)}`
-				: `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${formatMilliseconds(probe.elapsed)}`,
+				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${elapsed}${answerText(probe)}`
+				: arrived
+					? `arrived at pod ${last}, and nothing listens there: ${failure}`
+					: failure,
 			because: [],
-			rules: endpoint !== undefined ? [] : translating,
+			rules: endpoint !== undefined || arrived ? [] : translating,
 			details: probe.counters
 				.filter((c) => c.packets > 0)
 				.map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),

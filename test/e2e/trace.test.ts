@@ -279,8 +279,13 @@ suite('trace in a lab', { skip }, () => {
 
 	test('a port where nobody listens in the pod: 1, the pod itself refuses', async () => {
 		const report = await trace(`pod/${here.name}`, `${there.ip}:9999`, 1)
-		assert.equal(stage(report, 'deliver').did?.result, 'refused')
-		assert.match(report.headline, /refused/)
+		agreed(report)
+		assert.equal(report.disposition, 'refused')
+		assert.match(
+			stage(report, 'deliver').did?.text ?? '',
+			/arrived at pod .* and nothing listens there: refused \(ECONNREFUSED\)/,
+		)
+		assert.match(report.headline, /^not answered: .*refused/)
 		assert.ok(stage(report, 'deliver').should?.details.join('; ').includes('declared: 8080/TCP'))
 	})
 
