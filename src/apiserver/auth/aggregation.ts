@@ -44,7 +44,6 @@ export function startAggregation(store: Store, transport: Transport, onFailure: 
 				if (aggregationRule !== undefined) await gather(metadata.name)
 			if (!again) break
 		}
-		running = undefined
 	}
 
 	async function gather(name: string): Promise<void> {
@@ -63,8 +62,12 @@ export function startAggregation(store: Store, transport: Transport, onFailure: 
 
 	function stir(): void {
 		if (closed) return
-		if (running === undefined) running = run().catch(onFailure)
-		else again = true
+		again = true
+		running ??= run()
+			.catch(onFailure)
+			.finally(() => {
+				running = undefined
+			})
 	}
 
 	const stop = store.subscribe(storages.clusterRoles, stir)
