@@ -214,15 +214,18 @@ describe('time', () => {
 describe('eviction', () => {
 	test('asks the disruption budget', async () => {
 		const { client, send } = await start()
-		const pod = async (name: string) => {
+		const pod = async (name: string, ready = true) => {
 			await client.create(pods, {
 				metadata: { name, namespace: 'default', labels: { app: 'a' } },
 				spec: { nodeName: 'n', terminationGracePeriodSeconds: 0, containers: [{ name: 'c', image: 'x' }] },
 			} as unknown as Pod)
-			await client.patch(pods, `default/${name}`, { status: { phase: 'Running' } }, { subresource: 'status' })
+			const conditions = [{ type: 'Ready', status: ready ? 'True' : 'False' }]
+			const status = { phase: 'Running', conditions }
+			await client.patch(pods, `default/${name}`, { status }, { subresource: 'status' })
 		}
 		await pod('one')
 		await pod('two')
+		await pod('sick', false)
 		await send(
 			'POST',
 			'/apis/policy/v1/namespaces/default/poddisruptionbudgets',
@@ -246,6 +249,7 @@ describe('eviction', () => {
 		const second = await evict('two')
 		assert.equal(second.status, 429)
 		assert.match(((await second.json()) as Status).message ?? '', /violate the pod's disruption budget/)
+		assert.equal((await evict('sick')).status, 201, 'one that is not ready protects nothing')
 		assert.deepEqual(
 			(await client.list(pods)).items.map((p) => p.metadata.name),
 			['two'],

@@ -6,13 +6,15 @@ import type { Pod } from '../kube/objects/pod.ts'
 import { isObject, type Json, type JsonObject } from '../kube/schema/json.ts'
 import { formatSelector, matchesLabelSelector, selectorOf } from '../kube/selector.ts'
 import { json, objectAnswer } from './answer.ts'
-import { type Call, keyIn } from './api.ts'
+import { type Call, keyIn, shownObject } from './api.ts'
 import { issueToken } from './auth/token-request.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
+import { valueAtPath, withValueAtPath } from './crd/field-path.ts'
 import { remove } from './delete.ts'
 import { answerLog } from './log.ts'
 import { patch } from './patch/patch.ts'
 import { getObject } from './read.ts'
+import type { KindRules, Served } from './registry.ts'
 import { badRequest, cause, conflict, invalid, methodNotAllowed, notFound, qualified, refuse } from './status.ts'
 import type { Entry } from './store.ts'
 import { patchObject, readWriteOptions, replace, updateObject } from './write.ts'
@@ -91,7 +93,8 @@ const part = (object: UnknownObject | JsonObject, name: string): JsonObject => {
 const scaleKind = { group: 'autoscaling', version: 'v1', kind: 'Scale' }
 
 /** autoscaling/v1 Scale of a workload. */
-function scaleOf(object: UnknownObject): UnknownObject {
+function scaleOf(served: Served, object: UnknownObject): UnknownObject {
+	if (served.rules?.scale !== undefined) return customScaleOf(served.rules.scale, object)
 	const spec = part(object, 'spec')
 	const status = part(object, 'status')
 	const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata
@@ -109,13 +112,32 @@ function scaleOf(object: UnknownObject): UnknownObject {
 	} as unknown as UnknownObject
 }
 
+/** By the paths the definition of a custom kind names. */
+function customScaleOf(paths: NonNullable<KindRules['scale']>, object: UnknownObject): UnknownObject {
+	const at = (path: string | undefined): Json | undefined =>
+		path === undefined || path === '' ? undefined : valueAtPath(object as unknown as Json, path)
+	const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata
+	const selector = at(paths.labelSelectorPath)
+	const replicas = at(paths.specReplicasPath)
+	return {
+		kind: 'Scale',
+		apiVersion: 'autoscaling/v1',
+		metadata: { name, namespace, uid, resourceVersion, creationTimestamp },
+		spec: { ...(replicas ? { replicas } : {}) },
+		status: {
+			replicas: at(paths.statusReplicasPath) ?? 0,
+			...(typeof selector === 'string' && selector !== '' ? { selector } : {}),
+		},
+	} as unknown as UnknownObject
+}
+
 async function handleScale(call: Call): Promise<Response> {
 	const { method } = call.request
 	if (method === 'GET') {
 		const { api, served, namespace, name = '' } = call
 		const entry = api.store.get(served.storage, keyIn(namespace, name))
 		if (entry === undefined) throw notFound(served.resource, name)
-		return objectAnswer(call, 200, scaleOf(entry.object))
+		return objectAnswer(call, 200, scaleOf(served, entry.object))
 	}
 	if (method !== 'PUT' && method !== 'PATCH') throw methodNotAllowed()
 	const options = readWriteOptions(call)
@@ -123,7 +145,7 @@ async function handleScale(call: Call): Promise<Response> {
 	if (method === 'PUT') scale = await bodyOf(call, 'autoscaling/v1', 'Scale')
 	else {
 		const bytes = await readBody(call.request)
-		const current = scaleOf(parentOf(call).object) as unknown as JsonObject
+		const current = scaleOf(call.served, parentOf(call).object) as unknown as JsonObject
 		scale = patch(mediaTypeOf(call.request), bytes, current, {
 			apiVersion: 'autoscaling/v1',
 			fieldManager: options.fieldManager,
@@ -146,12 +168,21 @@ async function handleScale(call: Call): Promise<Response> {
 		...(given.uid ? { uid: given.uid } : {}),
 		resourceVersion: given.resourceVersion ?? String(before.revision),
 	}
-	const next = { ...before.object, metadata, spec: { ...part(before.object, 'spec'), replicas } } as UnknownObject
+	const { scale: paths } = call.served.rules ?? {}
+	const next = (
+		paths === undefined
+			? { ...before.object, metadata, spec: { ...part(before.object, 'spec'), replicas } }
+			: { ...withScale(shownObject(call.served, before), paths.specReplicasPath, replicas), metadata }
+	) as UnknownObject
 	const { subresource: _, ...parent } = call
-	if (options.dryRun) return objectAnswer(call, 200, scaleOf(next))
+	if (options.dryRun) return objectAnswer(call, 200, scaleOf(call.served, next))
 	return replace({ ...parent, subresource: undefined }, before, next, options, {
-		answer: (entry) => objectAnswer(call, 200, scaleOf(entry.object)),
+		answer: (entry) => objectAnswer(call, 200, scaleOf(call.served, entry.object)),
 	})
+}
+
+function withScale(object: UnknownObject, path: string, replicas: Json): object {
+	return withValueAtPath(object as unknown as Json, path, replicas) as object
 }
 
 // pods
@@ -298,8 +329,19 @@ async function evict(call: Call): Promise<Response> {
 	}
 	const budget = budgets[0]
 	const kept: Promise<void>[] = []
-	if (counts && budget !== undefined) {
+	if (counts && budget !== undefined && !isFreeToGo(pod, budget.object)) {
 		const status = part(budget.object, 'status')
+		const seen = typeof status.observedGeneration === 'number' ? status.observedGeneration : 0
+		if (seen < (budget.object.metadata.generation ?? 0)) {
+			throw refuse('TooManyRequests', "Cannot evict pod as it would violate the pod's disruption budget.", {
+				causes: [
+					{
+						reason: 'DisruptionBudget',
+						message: `The disruption budget ${budget.object.metadata.name} is still being processed by the server.`,
+					},
+				],
+			})
+		}
 		const allowed = typeof status.disruptionsAllowed === 'number' ? status.disruptionsAllowed : 0
 		if (allowed <= 0) {
 			throw refuse('TooManyRequests', "Cannot evict pod as it would violate the pod's disruption budget.", {
@@ -330,6 +372,17 @@ async function evict(call: Call): Promise<Response> {
 	if (write !== undefined) kept.push(write.kept)
 	await Promise.all(kept)
 	return success(201)
+}
+
+/** A pod that is not ready protects nothing while enough others are, or where its budget says so (KEP-3017). */
+function isFreeToGo(pod: UnknownObject, budget: UnknownObject): boolean {
+	const { conditions } = part(pod, 'status')
+	const ready = (Array.isArray(conditions) ? conditions : []).some((c) => c.type === 'Ready' && c.status === 'True')
+	if (ready) return false
+	if (part(budget, 'spec').unhealthyPodEvictionPolicy === 'AlwaysAllow') return true
+	const { currentHealthy, desiredHealthy } = part(budget, 'status')
+	const desired = typeof desiredHealthy === 'number' ? desiredHealthy : 0
+	return desired > 0 && typeof currentHealthy === 'number' && currentHealthy >= desired
 }
 
 // others

@@ -93,6 +93,42 @@ Exit codes: 0 delivered, 1 not delivered, 2 usage or input, 3 could not tell.`,
 	)
 	.action(run(async () => (await import('./trace.ts')).trace))
 
+const node = program
+	.command('node')
+	.description('what befalls a node: stop, start, drain, cordon, uncordon')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire node stop node-2                      no kubelet, no cable: is all well without it?
+  podwire node start node-2
+  podwire node drain node-2 --ignore-daemonsets
+
+Exit codes: 0 done, 1 not (not drained, not ready in time), 2 no such node, 3 could not tell.`,
+	)
+common(node.command('stop').description('cut a node off: its kubelet falls silent, its cable is pulled'))
+	.argument('<node...>')
+	.option('--no-wait', 'return at once, before the cluster has noticed')
+	.action(run(async () => (await import('./node.ts')).stopNodes))
+common(node.command('start').description('bring a stopped node back'))
+	.argument('<node...>')
+	.option('--no-wait', 'return at once, before the cluster has noticed')
+	.action(run(async () => (await import('./node.ts')).startNodes))
+common(node.command('cordon').description('no new pods on a node'))
+	.argument('<node...>')
+	.action(run(async () => (await import('./node.ts')).cordonNodes))
+common(node.command('uncordon').description('new pods again'))
+	.argument('<node...>')
+	.action(run(async () => (await import('./node.ts')).uncordonNodes))
+common(node.command('drain').description('evict all pods of a node, as disruption budgets allow'))
+	.argument('<node...>')
+	.option('--ignore-daemonsets', 'leave the pods of DaemonSets where they are')
+	.option('--force', 'also pods that nobody will make anew')
+	.option('--delete-emptydir-data', 'also pods with emptyDir volumes')
+	.option('--disable-eviction', 'delete, whatever disruption budgets say')
+	.option('--grace-period <seconds>', "instead of each pod's own")
+	.action(run(async () => (await import('./node.ts')).drainNodes))
+
 common(program.command('version').description('the version of podwire and of what it stands on')).action(
 	run(async () => (await import('./version.ts')).version),
 )

@@ -8,6 +8,7 @@ import { keyOf } from '../kube/objects/meta.ts'
 import type { Cluster, Controller } from './controller.ts'
 import { daemonSetController } from './daemonset/controller.ts'
 import { deploymentController } from './deployment/controller.ts'
+import { disruptionController } from './disruption/controller.ts'
 import { endpointsController } from './endpoints/controller.ts'
 import { endpointSliceController } from './endpointslice/controller.ts'
 import { createEventRecorder, type EventRecorder } from './events.ts'
@@ -116,6 +117,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		namespaceFinalizer(cluster, inventory),
 		garbageCollector(cluster, inventory),
 		podCollector(cluster),
+		disruptionController(cluster),
 		taintEviction(cluster),
 		...(options.nodeGrace === undefined ? [] : [nodeMonitor(cluster, options.nodeGrace)]),
 		...(options.podNetworks === undefined ? [] : [nodeCidrController(cluster, options.podNetworks)]),

@@ -18,6 +18,7 @@ import type { EndpointSlice } from './objects/discovery.ts'
 import type { KubeObject } from './objects/meta.ts'
 import type { Ingress, IngressClass, IPAddress, NetworkPolicy, ServiceCIDR } from './objects/networking.ts'
 import type { Pod } from './objects/pod.ts'
+import type { PodDisruptionBudget } from './objects/policy.ts'
 import { type Resource, resourceOf } from './resources.ts'
 
 /** What a client must know of a resource; `object` exists for the compiler alone. */
@@ -52,4 +53,5 @@ export const ingresses = kind<Ingress>('networking.k8s.io/v1', 'Ingress')
 export const ingressClasses = kind<IngressClass>('networking.k8s.io/v1', 'IngressClass')
 export const ipAddresses = kind<IPAddress>('networking.k8s.io/v1', 'IPAddress')
 export const networkPolicies = kind<NetworkPolicy>('networking.k8s.io/v1', 'NetworkPolicy')
+export const podDisruptionBudgets = kind<PodDisruptionBudget>('policy/v1', 'PodDisruptionBudget')
 export const serviceCidrs = kind<ServiceCIDR>('networking.k8s.io/v1', 'ServiceCIDR')

@@ -38,6 +38,8 @@ export interface World {
 
 export interface WorldOptions {
 	readonly nodes?: number
+	/** Milliseconds until a node without a sign of life is not ready; absent: nodes need none. */
+	readonly nodeGrace?: number
 	/** How long a terminating pod lives: until this resolves. */
 	readonly letGo?: (pod: Pod) => Promise<void>
 	/** What lies between the controllers and the server. */
@@ -72,6 +74,7 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 			signal,
 			podNetworks: [{ cidr: parseCidr('10.244.0.0/16'), nodeMask: 24 }],
 			caCertificate: 'certificate',
+			...(options.nodeGrace === undefined ? {} : { nodeGrace: options.nodeGrace }),
 			onFailure: (failure) => failures.push(failure),
 		})
 	let controllers = start()
