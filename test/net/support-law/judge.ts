@@ -61,9 +61,12 @@ export async function judge(agent: NodeAgentApi, snapshot: Snapshot, flow: Flow)
 	const complain = (text: string) => void complaints.push(text)
 	const destination = 'ip' in flow.to ? flow.to.ip : (name as Ip | undefined)
 	const own: Case = { snapshot, flow, report, probe, destination, complain }
-	const nameless = pathsOf(report.should).every((p) => p.disposition === 'no-such-name')
-	const end = nameless ? compareNothing(own) : compareEnd(own)
+	// A name that the world outside is asked for has no answer either: the lab has no servers there.
+	const nameless = pathsOf(report.should).every(
+		(p) => p.disposition === 'no-such-name' || pointAt(p, 'name')?.result === 'forwarded',
+	)
 	if (!nameless) compareWays(own)
+	const end = nameless ? compareNothing(own) : compareEnd(own)
 	if (report.disagreement !== undefined && end !== 'refused by the server')
 		complain(`trace: disagreement at ${report.disagreement.stage}: ${report.disagreement.text}`)
 	return { flow, complaints, report, end }
@@ -162,6 +165,8 @@ function compareEnd(own: Case): string {
 		const at = serverOf(own, way)
 		if (listeners(own, at).length > 0) complain(`did: ${outcome} (${probe?.errno}) although a server listens at ${at}`)
 		else if (outcome !== 'refused') complain(`did: ${outcome} where nobody listens, instead of a refusal`)
+		const local = own.snapshot.model.addresses.get(at.split(':')[0] as Ip)?.kind === 'node'
+		if (endpointOf(did) !== endpointOf(way) && !local) complain(`did: does not show that the packet went to ${at}`)
 		return 'refused by the server'
 	}
 	const trace = traceOf(own, way)
