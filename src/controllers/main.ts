@@ -11,6 +11,7 @@ import { deploymentController } from './deployment/controller.ts'
 import { disruptionController } from './disruption/controller.ts'
 import { endpointsController } from './endpoints/controller.ts'
 import { endpointSliceController } from './endpointslice/controller.ts'
+import { endpointSliceMirroring } from './endpointslice/mirror.ts'
 import { createEventRecorder, type EventRecorder } from './events.ts'
 import { garbageCollector } from './gc/controller.ts'
 import { createInventory } from './inventory.ts'
@@ -105,6 +106,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 	const inventory = createInventory(views)
 	const controllers: readonly Controller[] = [
 		endpointSliceController(cluster),
+		endpointSliceMirroring(cluster),
 		endpointsController(cluster),
 		schedulerController(cluster),
 		deploymentController(cluster),

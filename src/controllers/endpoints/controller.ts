@@ -3,6 +3,7 @@
 import { endpoints, nodes, pods, services } from '../../kube/kinds.ts'
 import { type Cluster, type Controller, createController } from '../controller.ts'
 import { createSelection, onSelectionChange } from '../endpointslice/selection.ts'
+import { createTriggerTimes } from '../endpointslice/trigger.ts'
 import { isNamespaceGoing } from '../replicaset/controller.ts'
 import { planEndpoints } from './plan.ts'
 
@@ -13,6 +14,7 @@ export function endpointsController(cluster: Cluster): Controller {
 	const nodeView = views.of(nodes)
 	const view = views.of(endpoints)
 	const selection = createSelection(serviceView, podView)
+	const triggers = createTriggerTimes()
 	const controller = createController(cluster, {
 		name: 'endpoint-controller',
 		// The slices come first: these are for old clients.
@@ -21,13 +23,16 @@ export function endpointsController(cluster: Cluster): Controller {
 			const service = serviceView.get(key)
 			const existing = view.get(key)
 			if (service === undefined) {
+				triggers.forget(key)
 				if (existing !== undefined && isOurs(existing)) await turn.delete(endpoints, existing)
 				return undefined
 			}
+			const selected = [...selection.podsOf(service)]
 			const plan = planEndpoints({
 				service,
-				pods: selection.podsOf(service),
+				pods: selected,
 				existing,
+				changedAt: triggers.next(service, selected),
 				nodeOf: (name) => nodeView.get(name),
 			})
 			try {

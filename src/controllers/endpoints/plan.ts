@@ -5,7 +5,7 @@ import type { EndpointAddress, EndpointSubset, Endpoints, Node, Service } from '
 import type { Endpoint, EndpointPort } from '../../kube/objects/discovery.ts'
 import type { Pod } from '../../kube/objects/pod.ts'
 import { familiesOf, isHeadless, portsText, selectsPods, wantedEndpoints } from '../endpointslice/endpoints.ts'
-import { headlessLabel } from '../endpointslice/plan.ts'
+import { headlessLabel, triggerTime } from '../endpointslice/plan.ts'
 import { canonicalJson } from '../hash.ts'
 
 const managedByLabel = 'endpoints.kubernetes.io/managed-by'
@@ -22,10 +22,12 @@ export interface EndpointsFacts {
 	readonly pods: Iterable<Pod>
 	readonly existing: Endpoints | undefined
 	nodeOf(name: string): Node | undefined
+	/** As in SliceFacts. */
+	readonly changedAt?: string | undefined
 }
 
 /** undefined `existing`: there is none yet. A Service without selector keeps what its user wrote. */
-export function planEndpoints({ service, pods, existing, nodeOf }: EndpointsFacts): EndpointsPlan {
+export function planEndpoints({ service, pods, existing, nodeOf, changedAt }: EndpointsFacts): EndpointsPlan {
 	const gone = service.metadata.deletionTimestamp !== undefined
 	if (gone || service.spec?.type === 'ExternalName' || !selectsPods(service)) return { do: 'nothing' }
 	const publish = service.spec?.publishNotReadyAddresses === true
@@ -55,6 +57,8 @@ export function planEndpoints({ service, pods, existing, nodeOf }: EndpointsFact
 		canonicalJson(existing.metadata.annotations ?? {}) === canonicalJson(annotations)
 	if (same) return { do: 'nothing' }
 	const { name, namespace } = service.metadata
+	delete annotations[triggerTime]
+	if (changedAt !== undefined) annotations[triggerTime] = changedAt
 	const metadata = { ...(existing?.metadata ?? { name, namespace: namespace! }), labels, annotations }
 	return {
 		do: existing === undefined ? 'create' : 'update',

@@ -8,6 +8,7 @@ import { type Cluster, type Controller, createController } from '../controller.t
 import { isNamespaceGoing } from '../replicaset/controller.ts'
 import { planSlices, sliceManager } from './plan.ts'
 import { createSelection, onSelectionChange } from './selection.ts'
+import { createTriggerTimes } from './trigger.ts'
 
 export function endpointSliceController(cluster: Cluster): Controller {
 	const { views } = cluster
@@ -21,19 +22,23 @@ export function endpointSliceController(cluster: Cluster): Controller {
 		return service === undefined ? [] : [service]
 	})
 
+	const triggers = createTriggerTimes()
 	const controller = createController(cluster, {
 		name: 'endpointslice-controller',
 		async reconcile(key, turn) {
 			const service = serviceView.get(key)
 			const slices = [...slicesOf.get(key)]
 			if (service === undefined) {
+				triggers.forget(key)
 				await Promise.all(slices.map((slice) => turn.delete(endpointSlices, slice)))
 				return undefined
 			}
+			const selected = [...selection.podsOf(service)]
 			const plan = planSlices({
 				service,
-				pods: selection.podsOf(service),
+				pods: selected,
 				slices,
+				changedAt: triggers.next(service, selected),
 				nodeOf: (name) => nodeView.get(name),
 			})
 			// What is added comes before what is taken away: an endpoint that moves is never missing.

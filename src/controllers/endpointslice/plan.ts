@@ -4,6 +4,7 @@
 
 import type { Node, Service } from '../../kube/objects/core.ts'
 import { type Endpoint, type EndpointSlice, managedByLabel, serviceNameLabel } from '../../kube/objects/discovery.ts'
+import type { KubeObject } from '../../kube/objects/meta.ts'
 import type { Pod } from '../../kube/objects/pod.ts'
 import { canonicalJson } from '../hash.ts'
 import { controllerReference } from '../owners.ts'
@@ -31,7 +32,11 @@ export interface SliceFacts {
 	/** The slices of the Service that this controller manages. */
 	readonly slices: readonly EndpointSlice[]
 	nodeOf(name: string): Node | undefined
+	/** Since when the change is there that the slices are to show; undefined: not known, as after a restart. */
+	readonly changedAt?: string | undefined
 }
+
+export const triggerTime = 'endpoints.kubernetes.io/last-change-trigger-time'
 
 /** A slice to be created: the server completes the name. */
 export type NewSlice = Omit<EndpointSlice, 'metadata'> & {
@@ -51,13 +56,18 @@ export function planSlices(facts: SliceFacts): SlicePlan {
 	if (service.spec?.type === 'ExternalName' || !selectsPods(service)) return { create: [], update: [], remove: slices }
 	const families = familiesOf(service)
 	const pods = [...facts.pods]
+	const base: SliceBase = {
+		owner: service,
+		labels: sliceLabels(service),
+		annotations: facts.changedAt === undefined ? {} : { [triggerTime]: facts.changedAt },
+	}
 	const create: NewSlice[] = []
 	const update: EndpointSlice[] = []
 	const remove = slices.filter((slice) => !families.some((family) => family === slice.addressType))
 	for (const family of families) {
 		const wanted = wantedEndpoints(service, pods, family, facts.nodeOf)
 		const mine = slices.filter((slice) => slice.addressType === family)
-		const plan = planFamily(service, family, wanted, mine)
+		const plan = planFamily(base, family, wanted, mine)
 		create.push(...plan.create)
 		update.push(...plan.update)
 		remove.push(...plan.remove)
@@ -70,13 +80,22 @@ interface Draft {
 	readonly endpoints: Endpoint[]
 }
 
-function planFamily(
-	service: Service,
+/** What all slices of a Service have in common. */
+export interface SliceBase {
+	readonly owner: KubeObject
+	readonly labels: Readonly<Record<string, string>>
+	/** Put on slices that are written; a difference is no reason to write one. */
+	readonly annotations: Readonly<Record<string, string>>
+}
+
+/** As planSlices for the endpoints of one family. */
+export function planFamily(
+	base: SliceBase,
 	family: Family,
 	wanted: Map<string, PortGroup>,
 	slices: readonly EndpointSlice[],
 ): SlicePlan {
-	const labels = sliceLabels(service)
+	const { labels } = base
 	const create: NewSlice[] = []
 	const changed: Draft[] = []
 	let remove: EndpointSlice[] = []
@@ -86,20 +105,20 @@ function planFamily(
 		const plan = planGroup(group, byPorts.get(ports) ?? [], labels)
 		changed.push(...plan.changed)
 		remove.push(...plan.remove)
-		for (const endpoints of plan.create) create.push(newSlice(service, family, group.ports, endpoints, labels))
+		for (const endpoints of plan.create) create.push(newSlice(base, family, group.ports, endpoints))
 	}
 
 	// A Service without endpoints keeps one empty slice, to say that there are none.
 	if (remove.length === slices.length && create.length === 0) {
-		const placeholder = newSlice(service, family, [], [], labels)
+		const placeholder = newSlice(base, family, [], [])
 		const kept = remove.length === 1 && isPlaceholder(remove[0]!, labels)
 		if (kept) remove = []
 		else create.push(placeholder)
 	}
 
-	const update = changed.map(({ slice, endpoints }) => withContent(slice, { ...slice, endpoints }, labels))
+	const update = changed.map(({ slice, endpoints }) => withContent(slice, { ...slice, endpoints }, base))
 	while (remove.length > 0 && create.length > 0) {
-		update.push(withContent(remove.shift()!, create.pop()!, labels))
+		update.push(withContent(remove.shift()!, create.pop()!, base))
 	}
 	return { create, update, remove }
 }
@@ -196,20 +215,20 @@ function isPlaceholder(slice: EndpointSlice, labels: Readonly<Record<string, str
 }
 
 function newSlice(
-	service: Service,
+	{ owner, labels, annotations }: SliceBase,
 	family: Family,
 	ports: EndpointSlice['ports'] & object,
 	endpoints: readonly Endpoint[],
-	labels: Readonly<Record<string, string>>,
 ): NewSlice {
 	return {
 		apiVersion: 'discovery.k8s.io/v1',
 		kind: 'EndpointSlice',
 		metadata: {
-			generateName: `${service.metadata.name}-`,
-			namespace: service.metadata.namespace!,
+			generateName: `${owner.metadata.name}-`,
+			namespace: owner.metadata.namespace!,
 			labels,
-			ownerReferences: [controllerReference(service)],
+			...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+			ownerReferences: [controllerReference(owner)],
 		},
 		addressType: family,
 		endpoints,
@@ -221,8 +240,12 @@ function newSlice(
 function withContent(
 	slice: EndpointSlice,
 	content: Pick<EndpointSlice, 'endpoints' | 'ports'>,
-	labels: Readonly<Record<string, string>>,
+	{ labels, annotations: added }: SliceBase,
 ): EndpointSlice {
 	const { endpoints, ports } = content
-	return { ...slice, metadata: { ...slice.metadata, labels }, endpoints: endpoints ?? [], ports: ports ?? [] }
+	const { annotations: before, ...rest } = slice.metadata
+	const { [triggerTime]: _, ...kept } = before ?? {}
+	const annotations = { ...kept, ...added }
+	const metadata = { ...rest, labels, ...(Object.keys(annotations).length === 0 ? {} : { annotations }) }
+	return { ...slice, metadata, endpoints: endpoints ?? [], ports: ports ?? [] }
 }

@@ -144,3 +144,25 @@ test('objects whose owner never existed are collected', { timeout }, async (t) =
 	await world.controllers.settled()
 	assert.notEqual(await world.client.find(configMaps, 'default/kept'), undefined)
 })
+
+test('Endpoints of a Service without selector are mirrored', { timeout }, async (t) => {
+	const world = await openWorld(t)
+	const { client } = world
+	await client.create(services, {
+		metadata: { name: 'db', namespace: 'default' },
+		spec: { ports: [{ port: 5432 }] },
+	})
+	const subsets = (ip: string) => [{ addresses: [{ ip }], ports: [{ port: 5432 }] }]
+	await client.create(endpoints, { metadata: { name: 'db', namespace: 'default' }, subsets: subsets('192.0.2.1') })
+	await world.untilAll(endpointSlices, (s) => all(s, 'db')[0]?.addresses[0] === '192.0.2.1')
+	await client.patch(endpoints, 'default/db', { subsets: subsets('192.0.2.2') })
+	await world.untilAll(endpointSlices, (s) => all(s, 'db')[0]?.addresses[0] === '192.0.2.2')
+	const mirror = (await client.list(endpointSlices)).items.find(ofService('db'))!
+	// Somebody else's hand in it is undone.
+	await client.patch(endpointSlices, `default/${mirror.metadata.name}`, { endpoints: [] })
+	await world.untilAll(endpointSlices, (s) => all(s, 'db')[0]?.addresses[0] === '192.0.2.2')
+	await client.delete(services, 'default/db')
+	await world.untilAll(endpointSlices, (s) => !s.some(ofService('db')))
+	await world.controllers.settled()
+	assert.deepEqual(world.failures, [])
+})
