@@ -9,6 +9,8 @@ export const configKind = 'Config'
 
 export interface LabConfig {
 	readonly images: readonly ImageRule[]
+	/** A container's own `command` is run where no rule matches and the program is on this machine. Default false. */
+	readonly allowCommands?: boolean
 }
 
 /** The first rule whose pattern matches decides. */
@@ -74,8 +76,9 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 	}
 
 	const images: ImageRule[] = []
+	let allowCommands = false
 	if (faults.length === 0 && document.contents !== null) {
-		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images'])
+		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images', 'allowCommands'])
 		for (const [name, want] of [
 			['apiVersion', configApiVersion],
 			['kind', configKind],
@@ -84,6 +87,9 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 			if (node === undefined) fault(document.contents, `${name} is missing; it must be ${want}`)
 			else if (string(node, name) !== want) fault(node, `${name} must be ${want}`)
 		}
+		const allow = top.get('allowCommands')
+		if (isScalar(allow) && typeof allow.value === 'boolean') allowCommands = allow.value
+		else if (allow !== undefined) fault(allow, 'allowCommands must be true or false')
 		const list = top.get('images')
 		if (list !== undefined && !isSeq(list)) fault(list, 'images must be a list')
 		for (const [i, item] of (isSeq(list) ? list.items : []).entries()) {
@@ -112,7 +118,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		}
 	}
 	if (faults.length > 0) throw new Failure('InvalidConfig', faults.join('\n'), { file, faults })
-	return { images }
+	return { images, ...(allowCommands ? { allowCommands } : {}) }
 }
 
 /** The rule for an image, or undefined: then a stand-in takes its place. */

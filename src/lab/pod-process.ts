@@ -6,6 +6,7 @@ import { accessSync, constants, existsSync, readFileSync, statSync, writeFileSyn
 import { delimiter, join } from 'node:path'
 import { Failure } from '../base/failure.ts'
 import { inNetnsAt } from '../linux/netns.ts'
+import { mountScript } from './pod-mounts.ts'
 import type { ProgramRun } from './workloads/protocol.ts'
 
 /** The mark in the environment of every process of a lab; its value is the lab's runtime folder. */
@@ -66,10 +67,18 @@ export function spawnInPod(run: ProgramRun, options: PodProcessOptions): ChildPr
 			`exec: ${JSON.stringify(run.command[0] ?? '')}: executable file not found in $PATH (programs of the host run in pods: there are no images)`,
 		)
 	}
+	const volumes = run.volumes === undefined ? '' : mountScript(run.volumes.mounts, run.volumes.scratch)
 	const enter = [
 		...['--mount', '--uts', '--propagation', 'private'],
 		...(options.contained ? ['--pid', '--fork', '--kill-child'] : []),
-		...['--', '/bin/sh', '-c', enterScript, 'podwire'],
+		...[
+			'--',
+			...(volumes === '' ? [] : ['/bin/sh', '-c', volumes, 'podwire']),
+			'/bin/sh',
+			'-c',
+			enterScript,
+			'podwire',
+		],
 		...[run.resolvConf, run.hosts, nsswitchFile(options.lab), run.hostname, run.workingDir ?? '/', path],
 		...(options.contained ? ['/bin/sh', '-c', initScript, 'podwire'] : []),
 		...run.command,

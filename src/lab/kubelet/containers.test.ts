@@ -77,3 +77,22 @@ test('a stand-in says that it is one', () => {
 	assert.match(text, /a stand-in takes the place of image "nginx" \(nothing was pulled\): it listens on TCP 80/)
 	assert.match(planText('x', { kind: 'stand-in', listeners: [] }), /declares no port and listens on none/)
 })
+
+test("a container's own command runs only where the user allows it and the program is there", () => {
+	const a: Container = { name: 'a', image: 'busybox', command: ['sh', '-c'], args: ['sleep 1'] }
+	const allowed = { images: [], allowCommands: true }
+	const plan = planContainer(pod([a]), a, [], allowed, () => true)
+	assert.deepEqual(plan, { kind: 'program', command: ['sh', '-c', 'sleep 1'] })
+	assert.match(planText('busybox', plan), /own command "sh -c sleep 1" runs as a program of this host/)
+	assert.equal(planContainer(pod([a]), a, [], allowed, () => false).kind, 'stand-in')
+	assert.equal(planContainer(pod([a]), a, [], emptyConfig, () => true).kind, 'stand-in')
+})
+
+test('a pod that declares no port listens where its own probes ask', () => {
+	const a: Container = { name: 'a', image: 'x', readinessProbe: { httpGet: { port: 8080 } } }
+	const plan = planContainer(pod([a]), a, [], emptyConfig)
+	assert.deepEqual(plan, { kind: 'stand-in', listeners: [{ protocol: 'TCP', port: 8080 }] })
+	const b: Container = { ...a, ports: [{ containerPort: 80 }] }
+	const declared = planContainer(pod([b]), b, [], emptyConfig)
+	assert.deepEqual(declared, { kind: 'stand-in', listeners: [{ protocol: 'TCP', port: 80 }] })
+})

@@ -5,6 +5,7 @@ import type { Service } from '../../kube/objects/core.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
 import { matchesLabels } from '../../kube/selector.ts'
 import { bareImage, findImageRule, type ImageRule, type LabConfig } from '../config.ts'
+import { findProgram } from '../pod-process.ts'
 import type { Listener } from '../workloads/protocol.ts'
 
 /** The image whose container is the lab's own DNS server. */
@@ -12,7 +13,7 @@ export const dnsImage = 'podwire/dns'
 
 export type ContainerPlan =
 	| { readonly kind: 'stand-in'; readonly listeners: readonly Listener[] }
-	| { readonly kind: 'program'; readonly rule: ImageRule; readonly command: readonly string[] }
+	| { readonly kind: 'program'; readonly rule?: ImageRule; readonly command: readonly string[] }
 	| { readonly kind: 'dns' }
 
 /** `services`: those of the pod's namespace. */
@@ -21,12 +22,21 @@ export function planContainer(
 	container: Container,
 	services: Iterable<Service>,
 	config: LabConfig,
+	exists: (program: string, workingDir: string) => boolean = isOnHost,
 ): ContainerPlan {
 	const image = container.image ?? ''
 	const rule = findImageRule(config, image)
 	if (rule !== undefined) return { kind: 'program', rule, command: [...rule.command, ...(container.args ?? [])] }
 	if (bareImage(image) === dnsImage) return { kind: 'dns' }
+	const own = container.command ?? []
+	if (config.allowCommands === true && own.length > 0 && exists(own[0] as string, container.workingDir ?? '/')) {
+		return { kind: 'program', command: [...own, ...(container.args ?? [])] }
+	}
 	return { kind: 'stand-in', listeners: listenersOf(pod, container, services) }
+}
+
+function isOnHost(program: string, workingDir: string): boolean {
+	return findProgram(program, process.env.PATH ?? '', workingDir) !== undefined
 }
 
 /** Whether the pod is one that listens where Services aim, because it declares no port at all. */
@@ -75,6 +85,9 @@ export function planText(image: string, plan: ContainerPlan): string {
 		case 'dns':
 			return 'the lab\'s own DNS server runs in place of the image "podwire/dns"'
 		case 'program':
+			if (plan.rule === undefined) {
+				return `the container's own command ${JSON.stringify(plan.command.join(' '))} runs as a program of this host, as allowCommands says; nothing of image ${JSON.stringify(image)} was pulled`
+			}
 			return `the image map runs ${JSON.stringify(plan.command.join(' '))} of this host in place of image ${JSON.stringify(image)}`
 		case 'stand-in': {
 			const ports = plan.listeners.map((l) => `${l.protocol} ${l.port}`).join(', ')

@@ -99,12 +99,7 @@ function decoded(secret: Secret | undefined): Record<string, string> | undefined
 function valueFrom(variable: EnvVar, input: EnvironmentInput, missing: MissingReference[]): string | undefined {
 	const { fieldRef, configMapKeyRef, secretKeyRef, resourceFieldRef } = variable.valueFrom ?? {}
 	if (fieldRef !== undefined) return fieldOf(fieldRef.fieldPath, input)
-	if (resourceFieldRef !== undefined) {
-		const name = resourceFieldRef.containerName ?? input.container.name
-		const container = input.pod.spec?.containers.find((c) => c.name === name)
-		const [which, resource] = resourceFieldRef.resource.split('.', 2) as ['limits' | 'requests', string]
-		return quantityText(container?.resources?.[which]?.[resource] ?? '0', resourceFieldRef.divisor ?? '1')
-	}
+	if (resourceFieldRef !== undefined) return resourceOf(resourceFieldRef, input.pod, input.container.name)
 	const reference = configMapKeyRef ?? secretKeyRef
 	if (reference === undefined) return undefined
 	const name = reference.name ?? ''
@@ -120,6 +115,17 @@ function valueFrom(variable: EnvVar, input: EnvironmentInput, missing: MissingRe
 		})
 	}
 	return value
+}
+
+/** A limit or request of a container of the pod; `name`: the container where the reference names none. */
+export function resourceOf(
+	reference: { readonly containerName?: string; readonly resource: string; readonly divisor?: string | number },
+	pod: Pod,
+	name = '',
+): string {
+	const container = pod.spec?.containers.find((c) => c.name === (reference.containerName ?? name))
+	const [which, resource] = reference.resource.split('.', 2) as ['limits' | 'requests', string]
+	return quantityText(String(container?.resources?.[which]?.[resource] ?? '0'), String(reference.divisor ?? '1'))
 }
 
 /** The downward API's fields of a pod; undefined for one that does not exist. */

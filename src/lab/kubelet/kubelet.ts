@@ -1,6 +1,6 @@
 // The kubelet stand-in of all nodes of a lab: a worker for each pod that is bound to one of them.
 
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import { Failure } from '../../base/failure.ts'
@@ -18,12 +18,13 @@ import type { LabConfig } from '../config.ts'
 import type { ProgramRun, WorkloadContainer } from '../workloads/protocol.ts'
 import { runToEnd } from './command.ts'
 import { type ContainerPlan, declaresNoPort, planContainer } from './containers.ts'
-import { environmentOf, expand } from './environment.ts'
+import { environmentOf, expand, fieldOf, resourceOf } from './environment.ts'
 import { hostnameOf, hostsOf, resolvConfOf } from './files.ts'
 import type { PodNetwork, PodWiring } from './network.ts'
 import type { LabNode } from './nodes.ts'
 import { createPodWorker, type PodWorker } from './pod-worker.ts'
 import type { PodRuntime } from './runtime.ts'
+import { filesOf, mountsOf, writeVersion } from './volumes.ts'
 
 export interface KubeletOptions {
 	readonly client: KubeClient
@@ -68,11 +69,19 @@ export interface PodOnNode {
 	readonly wiring: PodWiring
 }
 
+/** Milliseconds between two looks at the sources of the volumes in use. */
+const volumePeriod = 5_000
+
 export function createKubelet(options: KubeletOptions): Kubelet {
 	const { client, clock, network, runtime } = options
 	const byName = new Map(options.nodes.map((node) => [node.name, node]))
 	/** By uid. */
 	const workers = new Map<string, PodWorker>()
+	const tokens = new Map<string, { readonly token: string; readonly until: number }>()
+	/** Uids of pods whose volumes are kept current. */
+	const refreshed = new Set<string>()
+	let cancelRefresh: (() => void) | undefined
+	let ended = false
 	const nodeOf = new WeakMap<PodWorker, NodeName>()
 	const paused = new Set<NodeName>()
 
@@ -93,6 +102,85 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		writeFileSync(join(folder, 'resolv.conf'), resolvConfOf(pod, dns), { mode: 0o644 })
 		writeFileSync(join(folder, 'hosts'), hostsOf(pod, wiring.ips, dns.clusterDomain), { mode: 0o644 })
 		return folder
+	}
+
+	/** Brings the volumes of a pod up to date. Throws Failure CreateContainerConfigError where something is missing. */
+	async function writeVolumes(pod: Pod, wiring: PodWiring): Promise<void> {
+		const namespace = pod.metadata.namespace as string
+		const folder = join(options.folder as string, pod.metadata.uid as string, 'volumes')
+		const account = pod.spec?.serviceAccountName ?? 'default'
+		const nodeIp = byName.get(pod.spec?.nodeName ?? '')?.ip ?? ''
+		const missing: string[] = []
+		for (const volume of pod.spec?.volumes ?? []) {
+			const files = await filesOf(
+				volume,
+				{
+					pod,
+					configMap: (name) => client.find(configMaps, `${namespace}/${name}`),
+					secret: (name) => client.find(secrets, `${namespace}/${name}`),
+					token: (audience, seconds) => tokenOf(pod, account, audience, seconds),
+					downward: ({ fieldRef, resourceFieldRef }) =>
+						fieldRef !== undefined
+							? (fieldOf(fieldRef.fieldPath, { pod, nodeIp, podIps: wiring.ips }) ?? '')
+							: resourceFieldRef !== undefined
+								? resourceOf(resourceFieldRef, pod)
+								: '',
+				},
+				missing,
+			)
+			if (files !== undefined) writeVersion(join(folder, volume.name), files)
+			else if (!existsSync(join(folder, volume.name))) {
+				mkdirSync(join(folder, volume.name), { recursive: true })
+				chmodSync(join(folder, volume.name), 0o777)
+			}
+		}
+		if (missing.length > 0) throw new Failure('CreateContainerConfigError', missing.join(', '))
+	}
+
+	/** A token of the pod's account, kept until four fifths of its life are over, as the kubelet does. */
+	async function tokenOf(pod: Pod, account: string, audience: string | undefined, seconds: number): Promise<string> {
+		const key = `${pod.metadata.uid}/${audience ?? ''}/${seconds}`
+		const kept = tokens.get(key)
+		if (kept !== undefined && clock.now() < kept.until) return kept.token
+		const { status } = await client.raw<{ readonly status: { readonly token: string } }>(
+			`/api/v1/namespaces/${pod.metadata.namespace}/serviceaccounts/${account}/token`,
+			{
+				method: 'POST',
+				body: {
+					apiVersion: 'authentication.k8s.io/v1',
+					kind: 'TokenRequest',
+					spec: {
+						...(audience === undefined ? {} : { audiences: [audience] }),
+						expirationSeconds: seconds,
+						boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: pod.metadata.name, uid: pod.metadata.uid },
+					},
+				},
+			},
+		)
+		tokens.set(key, { token: status.token, until: clock.now() + seconds * 800 })
+		return status.token
+	}
+
+	async function volumesFor(pod: Pod, container: Container, wiring: PodWiring): Promise<void> {
+		if ((container.volumeMounts ?? []).length === 0 || options.folder === undefined) return
+		await writeVolumes(pod, wiring)
+		keepVolumes(pod.metadata.uid as string)
+	}
+
+	/** Volumes that were written are kept current; a pod whose containers are all stand-ins has none until an exec. */
+	function keepVolumes(uid: string): void {
+		if (refreshed.has(uid)) return
+		refreshed.add(uid)
+		cancelRefresh ??= clock.after(volumePeriod, () => void refreshVolumes())
+	}
+	async function refreshVolumes(): Promise<void> {
+		for (const uid of [...refreshed]) {
+			const worker = workers.get(uid)
+			const pod = [...options.pods.store.values()].find((p) => p.metadata.uid === uid)
+			if (worker?.wiring === undefined || pod === undefined) refreshed.delete(uid)
+			else await writeVolumes(pod, worker.wiring).catch(() => {})
+		}
+		cancelRefresh = refreshed.size === 0 || ended ? undefined : clock.after(volumePeriod, () => void refreshVolumes())
 	}
 
 	async function environment(pod: Pod, container: Container, wiring: PodWiring) {
@@ -143,6 +231,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 				return { ...base, kind: 'stand-in', listeners: planned.listeners }
 			case 'program': {
 				if (options.folder === undefined) return { ...base, kind: 'stand-in', listeners: [] }
+				await volumesFor(pod, container, wiring)
 				const { env, missing } = await environment(pod, container, wiring)
 				if (missing.length > 0) {
 					throw new Failure('CreateContainerConfigError', missing.map((m) => m.text).join(', '))
@@ -157,9 +246,9 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 						planned.command.map((word) => expand(word, env)),
 						{
 							...env,
-							...planned.rule.env,
+							...planned.rule?.env,
 						},
-						planned.rule.workingDir ?? container.workingDir,
+						planned.rule?.workingDir ?? container.workingDir,
 					),
 				}
 			}
@@ -172,14 +261,19 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 
 	function runOf(
 		pod: Pod,
-		_container: Container,
+		container: Container,
 		wiring: PodWiring,
 		command: readonly string[],
 		env: Readonly<Record<string, string>>,
 		workingDir: string | undefined,
 	): ProgramRun {
 		const folder = writeFiles(pod, wiring)
+		const volumes = join(folder, 'volumes')
+		const scratch = join(folder, 'scratch')
+		const mounts = mountsOf(pod, container, volumes, env)
+		if (mounts.length > 0) mkdirSync(scratch, { recursive: true, mode: 0o755 })
 		return {
+			...(mounts.length === 0 ? {} : { volumes: { mounts, scratch } }),
 			command,
 			env,
 			hostname: hostnameOf(pod, options.dns().clusterDomain).hostname,
@@ -190,12 +284,14 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 	}
 
 	async function programRun({ pod, container, wiring }: PodOnNode, command: readonly string[]): Promise<ProgramRun> {
+		await volumesFor(pod, container, wiring)
 		const { env } = await environment(pod, container, wiring)
 		return runOf(pod, container, wiring, command, env, container.workingDir)
 	}
 
 	function forget(pod: Pod): void {
 		workers.delete(pod.metadata.uid as string)
+		for (const key of tokens.keys()) if (key.startsWith(`${pod.metadata.uid}/`)) tokens.delete(key)
 		if (options.folder !== undefined) {
 			rmSync(join(options.folder, pod.metadata.uid as string), { recursive: true, force: true })
 		}
@@ -342,6 +438,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		},
 		isPaused: (node) => paused.has(node),
 		stop() {
+			ended = true
+			cancelRefresh?.()
 			for (const end of undo) end()
 			for (const worker of workers.values()) worker.stop()
 		},

@@ -221,7 +221,8 @@ async function checkGrpc(
 				if (body.length < bodyLimit) body = Buffer.concat([body, chunk])
 			})
 			stream.on('error', (e) => resolve(unreached(messageOf(e))))
-			stream.on('end', () => {
+			// Not at its end: trailers may come after that.
+			stream.on('close', () => {
 				clearTimeout(cut)
 				resolve(grpcResult(http, status, body))
 			})

@@ -4,6 +4,7 @@
 
 import type { Ip } from '../../base/ip.ts'
 import type { DnsChange } from '../../dataplane/dns/program.ts'
+import type { PodMount } from '../pod-mounts.ts'
 
 /** One pod as the workloads process runs it. Sending it again changes what differs and leaves the rest running. */
 export interface WorkloadPod {
@@ -51,6 +52,8 @@ export interface ProgramRun {
 	/** Paths of the files mounted over /etc/resolv.conf and /etc/hosts. */
 	readonly resolvConf: string
 	readonly hosts: string
+	/** Absent: none. `scratch`: an empty folder for the work of mounting. */
+	readonly volumes?: { readonly mounts: readonly PodMount[]; readonly scratch: string }
 }
 
 /** The cluster's DNS server. */
