@@ -128,17 +128,17 @@ function answersFor(pair: KeyPair, names: readonly string[], addresses: readonly
 	)
 }
 
-const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+export const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 
 /** The X.509 library, loaded only where a certificate must be made. */
-async function load() {
+export async function loadX509() {
 	// It wants the metadata API in place before it loads.
 	await import('reflect-metadata')
 	return import('@peculiar/x509')
 }
 
 async function makeAuthority(now: number): Promise<KeyPair> {
-	const x509 = await load()
+	const x509 = await loadX509()
 	const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
 	const certificate = await x509.X509CertificateGenerator.createSelfSigned({
 		serialNumber: serial(),
@@ -167,7 +167,7 @@ async function issue(
 	server: { readonly names: readonly string[]; readonly addresses: readonly string[] } | undefined,
 	now: number,
 ): Promise<KeyPair> {
-	const x509 = await load()
+	const x509 = await loadX509()
 	const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
 	const der = createPrivateKey(authority.key).export({ type: 'pkcs8', format: 'der' })
 	const signingKey = await crypto.subtle.importKey('pkcs8', new Uint8Array(der), algorithm, false, ['sign'])
@@ -202,7 +202,7 @@ async function issue(
 }
 
 /** 16 random bytes, positive. */
-function serial(): string {
+export function serial(): string {
 	const bytes = crypto.getRandomValues(new Uint8Array(16))
 	bytes[0] = (bytes[0]! & 0x7f) | 0x01
 	return Buffer.from(bytes).toString('hex')

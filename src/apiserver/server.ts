@@ -9,6 +9,7 @@ import type { Api, User } from './api.ts'
 import { createAccountVolumes } from './auth/account-volume.ts'
 import { startAggregation } from './auth/aggregation.ts'
 import { createAuthenticator } from './auth/authenticate.ts'
+import { createRequestCheck, type Signer, startSigning } from './auth/certificate-requests.ts'
 import { createEscalationCheck } from './auth/escalation.ts'
 import { createAuthorizer } from './auth/rbac.ts'
 import { reconcileDefaults } from './auth/reconcile.ts'
@@ -38,6 +39,8 @@ export interface ApiServerOptions {
 	readonly admit?: readonly AdmitHook[]
 	/** Signs ServiceAccount tokens: a private key on P-256. Absent: one is made that lives as long as the process. */
 	readonly tokenKey?: KeyObject
+	/** Signs approved requests for certificates of users. Absent: they stay approved and unsigned. */
+	readonly signer?: Signer
 	/** 0 ≤ x < 1; chooses addresses and ports. */
 	readonly random?: () => number
 	/** Hears of our own bugs, which clients see as a 500. */
@@ -76,7 +79,12 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 			serviceCidrs,
 			nodePorts: options.nodePorts ?? { from: 30000, to: 32767 },
 			random: options.random ?? Math.random,
-			hooks: [createEscalationCheck(authorizer), createAccountVolumes(store), ...(options.admit ?? [])],
+			hooks: [
+				createEscalationCheck(authorizer),
+				createRequestCheck(authorizer),
+				createAccountVolumes(store),
+				...(options.admit ?? []),
+			],
 		}),
 		watches: new Watches(),
 		kubelet: options.kubelet,
@@ -104,8 +112,11 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) }),
 		reconcileDefaults(store, transport),
 	])
-	const aggregation = startAggregation(store, transport, (e) => options.onFault?.(e, new Request('http://kubernetes/')))
+	const onFailure = (e: unknown) => options.onFault?.(e, new Request('http://kubernetes/'))
+	const aggregation = startAggregation(store, transport, onFailure)
 	await aggregation.settle()
+	const { signer } = options
+	const signing = signer && startSigning({ store, transport, clock, sign: signer, onFailure })
 	const stopExpiry = keepEventsShort(api)
 	return {
 		transport,
@@ -115,6 +126,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		close() {
 			stopExpiry()
 			aggregation.close()
+			signing?.close()
 			authorizer.close()
 			api.watches.close()
 		},

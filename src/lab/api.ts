@@ -4,6 +4,7 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { createClientSigner } from '../apiserver/auth/client-signer.ts'
 import { ensureCertificates } from '../apiserver/certificates.ts'
 import { openJournal } from '../apiserver/journal.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
@@ -54,6 +55,10 @@ export async function startApi(options: LabApiOptions): Promise<LabApi> {
 		advertise: { ip: underlayIp(), port: apiPort },
 		kubelet: options.kubelet,
 		tokenKey: tokenKey(join(paths.pki, 'sa.key')),
+		signer: createClientSigner(
+			async () => (await making).authority,
+			() => clock.now(),
+		),
 		onFault: options.onFault,
 	})
 	const certificates = await making

@@ -1,11 +1,12 @@
 // Who may do what, with real kubectl over TLS: certificates, tokens, impersonation, roles, and the words of refusals.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { createClientSigner } from '../../src/apiserver/auth/client-signer.ts'
 import { type Certificates, ensureCertificates } from '../../src/apiserver/certificates.ts'
 import { type Listener, listen } from '../../src/apiserver/listen.ts'
 import { type ApiServer, createApiServer } from '../../src/apiserver/server.ts'
@@ -93,6 +94,7 @@ describe('kubectl, RBAC', () => {
 			store: createStore(),
 			clock: systemClock,
 			kubelet: createFakeKubelet(),
+			signer: createClientSigner(async () => certificates.authority, Date.now),
 			onFault: (e) => faults.push(e),
 		})
 		certificates = await ensureCertificates(join(home, 'pki'), { now: Date.now() })
@@ -371,6 +373,91 @@ describe('kubectl, RBAC', () => {
 		assert.equal((await run('auth can-i list services -n shop --as=una')).out, 'no\n')
 	})
 
+	test('a certificate is asked for, approved, signed, and good', async () => {
+		const csr = (name: string, subject: string, more: object = {}) => {
+			const key = join(home, `${name}.key`)
+			execFileSync(
+				'openssl',
+				[
+					'req',
+					'-new',
+					'-newkey',
+					'rsa:2048',
+					'-nodes',
+					'-keyout',
+					key,
+					'-out',
+					join(home, `${name}.csr`),
+					'-subj',
+					subject,
+				],
+				{ stdio: 'ignore' },
+			)
+			const spec = {
+				request: readFileSync(join(home, `${name}.csr`)).toString('base64'),
+				signerName: 'kubernetes.io/kube-apiserver-client',
+				usages: ['client auth'],
+				expirationSeconds: 3600,
+				username: 'system:admin',
+				...more,
+			}
+			return JSON.stringify({
+				apiVersion: 'certificates.k8s.io/v1',
+				kind: 'CertificateSigningRequest',
+				metadata: { name },
+				spec,
+			})
+		}
+		await ok('create clusterrole asker --verb=create,get --resource=certificatesigningrequests.certificates.k8s.io')
+		await ok(
+			'create clusterrole approver --verb=update,get --resource=certificatesigningrequests.certificates.k8s.io/approval',
+		)
+		await ok('create clusterrolebinding asker --clusterrole=asker --user=nick --user=nora')
+		await ok('create clusterrolebinding approver --clusterrole=approver --user=nora')
+		const asked = csr('nick', '/CN=nick/O=devs')
+		await ok('create --as=nick -f -', asked)
+		assert.match(await ok('get csr'), /^nick +\S+ +kubernetes\.io\/kube-apiserver-client +nick +60m +Pending$/m)
+		assert.match(
+			await refused('certificate approve nick --as=nick'),
+			/cannot update resource "certificatesigningrequests\/approval"/,
+		)
+		assert.match(
+			await refused('certificate approve nick --as=nora'),
+			/user not permitted to approve requests with signerName/,
+		)
+		await ok(
+			'create clusterrolebinding signer --clusterrole=system:certificates.k8s.io:kube-apiserver-client-approver --user=nora',
+		)
+		assert.match(await ok('certificate approve nick --as=nora'), /nick approved/)
+		await until(async () => / Approved,Issued$/m.test(await ok('get csr')))
+		const issued = (await ok('get csr nick -o jsonpath={.status.certificate}')).trim()
+		const key = readFileSync(join(home, 'nick.key')).toString('base64')
+		const config = kubeconfig('nick', { 'client-certificate-data': issued, 'client-key-data': key })
+		const who = JSON.parse(await ok('auth whoami -o json', undefined, config)) as {
+			status: { userInfo: { username: string; groups: string[] } }
+		}
+		assert.deepEqual(
+			[who.status.userInfo.username, who.status.userInfo.groups],
+			['nick', ['devs', 'system:authenticated']],
+		)
+		assert.match(await refused('get pods', undefined, config), /User "nick" cannot list resource "pods"/)
+		assert.match(
+			await refused('create -f -', csr('root', '/CN=root/O=system:masters')),
+			/system:masters group is not allowed/,
+		)
+		await ok('create -f -', csr('web', '/CN=web', { usages: ['server auth', 'client auth'] }))
+		await ok('certificate approve web')
+		await until(async () => /^web .* Approved,Failed$/m.test(await ok('get csr')))
+		await ok('create -f -', csr('no', '/CN=no'))
+		assert.match(await ok('certificate deny no'), /denied/)
+		assert.match(await ok('get csr no'), / Denied$/m)
+		const selfSigned = kubeconfig('forged', {
+			'client-certificate-data': Buffer.from(forged(home)).toString('base64'),
+			'client-key-data': readFileSync(join(home, 'forged.key')).toString('base64'),
+		})
+		assert.match(await refused('get pods', undefined, selfSigned), /You must be logged in/)
+	})
+
 	test('new pods get the way to the API', async () => {
 		await ok('run there -n shop --image=web')
 		const pod = await client.get(pods, 'shop/there')
@@ -390,6 +477,14 @@ describe('kubectl, RBAC', () => {
 		)
 	})
 })
+
+/** A certificate for an administrator that no authority of the cluster has signed. */
+function forged(home: string): Buffer {
+	const [key, out] = [join(home, 'forged.key'), join(home, 'forged.crt')]
+	const args = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', out, '-days', '1']
+	execFileSync('openssl', [...args, '-subj', '/CN=root/O=system:masters'], { stdio: 'ignore' })
+	return readFileSync(out)
+}
 
 /** Waits for what a controller does; a second is long for it. */
 async function until(done: () => Promise<boolean>): Promise<void> {

@@ -1,7 +1,7 @@
 // Rows of policy, access, scheduling, storage and extension kinds.
 
 import type { UnknownObject } from '../../kube/objects/meta.ts'
-import { ageOf, at, type Cell, items, none, number, text, texts } from './cells.ts'
+import { ageOf, at, type Cell, humanDuration, items, none, number, text, texts } from './cells.ts'
 import type { KindTable } from './table.ts'
 
 const age = (object: UnknownObject, now: number): Cell => ageOf(object.metadata.creationTimestamp, now)
@@ -137,7 +137,7 @@ export const clusterTables: Readonly<Record<string, KindTable>> = {
 				age(o, now),
 				text(at(o, 'spec', 'signerName'), none),
 				text(at(o, 'spec', 'username')),
-				typeof seconds === 'number' ? `${seconds}s` : none,
+				typeof seconds === 'number' ? humanDuration(seconds * 1000) : none,
 				parts.join(','),
 			]
 		},
