@@ -70,5 +70,7 @@ const encoder = new TextEncoder()
 
 /** As shownObject, its JSON. */
 export function shownBytes(served: Served, entry: Entry): Uint8Array {
-	return served.fromKept === undefined ? entry.bytes : encoder.encode(JSON.stringify(served.fromKept(entry.object)))
+	if (served.fromKept === undefined) return entry.bytes
+	const shown = served.fromKept(entry.object)
+	return shown === entry.object ? entry.bytes : encoder.encode(JSON.stringify(shown))
 }

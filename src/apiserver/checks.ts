@@ -1,6 +1,6 @@
 // The way of an object from a request body to what may be kept: read as its type, defaults, checks of values.
 
-import type { UnknownObject } from '../kube/objects/meta.ts'
+import type { StatusCause, UnknownObject } from '../kube/objects/meta.ts'
 import type { JsonObject } from '../kube/schema/json.ts'
 import { applyDefaults } from './defaults/defaults.ts'
 import type { Served } from './registry.ts'
@@ -44,15 +44,22 @@ export function readAs(
 		throw badRequest(`${String(haveKind)} in version "${served.resource.version}" cannot be handled as a ${kind}`)
 	}
 	const named: JsonObject = haveVersion === '' || haveKind === '' ? { ...body, apiVersion, kind } : body
-	const read = served.type === undefined ? { object: named, warnings: [] } : readObject(named, served.type, level, text)
+	const { rules } = served
+	const read =
+		rules?.read !== undefined
+			? rules.read(named, level, text)
+			: served.type === undefined
+				? { object: named, warnings: [] }
+				: readObject(named, served.type, level, text)
+	const warnings = rules?.warnings?.length ? [...rules.warnings, ...read.warnings] : read.warnings
 	const { object } = read
 	// apiVersion and kind first: where an object is printed one sees at once what it is.
 	const { kind: _kind, apiVersion: _version, ...rest } = object
 	const whole = { kind, apiVersion, ...rest } as unknown as UnknownObject
 	if (typeof whole.metadata !== 'object' || whole.metadata === null) {
-		return { object: { ...whole, metadata: {} } as unknown as UnknownObject, warnings: read.warnings }
+		return { object: { ...whole, metadata: {} } as unknown as UnknownObject, warnings }
 	}
-	return { object: whole, warnings: read.warnings }
+	return { object: whole, warnings }
 }
 
 /** `Warning` headers for what was dropped. RFC 7234 §5.5 form, as the real server sends them. */
@@ -70,12 +77,17 @@ export function withDefaults(object: UnknownObject): UnknownObject {
 
 /** Throws Refusal Invalid with every fault of the object's values; `before`: what it takes the place of. */
 export function checkValues(served: Served, object: UnknownObject, before: UnknownObject | undefined): void {
-	const causes = validateObject(
-		object as unknown as JsonObject,
-		before as unknown as JsonObject | undefined,
-		served.custom ? served.type : undefined,
+	const causes = validateObject(object as unknown as JsonObject, before as unknown as JsonObject | undefined).concat(
+		ownFaults(served, object, before),
 	)
 	if (causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', causes)
+}
+
+/** By the rules the kind has of its own. */
+function ownFaults(served: Served, object: UnknownObject, before: UnknownObject | undefined): readonly StatusCause[] {
+	const check = served.rules?.check
+	if (check === undefined) return []
+	return check(object as unknown as JsonObject, before as unknown as JsonObject | undefined)
 }
 
 /**
@@ -101,5 +113,6 @@ export function checkMetadataOnly(served: Served, object: UnknownObject, before:
 	const after = object as unknown as JsonObject
 	checkMetadata(after, `${served.resource.group}/${served.resource.kind}`, report)
 	checkMetadataUpdate(before as unknown as JsonObject, after, report)
-	if (report.causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', report.causes)
+	const causes = served.custom ? report.causes.concat(ownFaults(served, object, before)) : report.causes
+	if (causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', causes)
 }

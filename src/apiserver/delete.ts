@@ -6,6 +6,7 @@ import { isObject, type JsonObject } from '../kube/schema/json.ts'
 import { entryAnswer, listAnswer, objectAnswer } from './answer.ts'
 import { type Api, type Call, keyIn } from './api.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
+import { cleanupFinalizer, definitionsStorage } from './crd/definition.ts'
 import { readSelection, selects } from './read.ts'
 import type { Served } from './registry.ts'
 import { badRequest, cause, conflict, invalid, notFound, type Refusal } from './status.ts'
@@ -109,7 +110,7 @@ export function remove(call: Call, before: Entry, options: DeleteOptions): Remov
 	const old = before.object
 	checkPreconditions(kept, before, options)
 	api.admission.delete(kept, old, { dryRun: options.dryRun, user: call.user })
-	const finalizers = finalizersFor(old, options)
+	const finalizers = finalizersFor(kept, old, options)
 	const deleting = old.metadata.deletionTimestamp !== undefined
 	const grace = graceOf(kept, old, options)
 	if (kept.storage === 'namespaces') return removeNamespace(api, before, finalizers, options)
@@ -166,8 +167,10 @@ const foreground = 'foregroundDeletion'
 const orphan = 'orphan'
 
 /** The finalizers by which the garbage collector learns what becomes of dependents. */
-function finalizersFor(object: UnknownObject, options: DeleteOptions): readonly string[] {
-	const have = object.metadata.finalizers ?? []
+function finalizersFor(kept: Served, object: UnknownObject, options: DeleteOptions): readonly string[] {
+	const own = object.metadata.finalizers ?? []
+	// A definition goes after its objects.
+	const have = kept.storage === definitionsStorage && !own.includes(cleanupFinalizer) ? [...own, cleanupFinalizer] : own
 	const want = options.propagationPolicy
 	// Without a policy what is asked for already stays.
 	if (want === undefined) return have

@@ -123,6 +123,7 @@ async function answerResource(
 ): Promise<Response> {
 	const served = api.registry.find(target.group, target.version, target.plural)
 	if (served === undefined) throw noSuchResource()
+	if (served.prepare !== undefined) await served.prepare()
 	const { resource } = served
 	const namespace = target.namespace ?? ''
 	// An object of a namespaced resource has a namespace in its path, one of a cluster-scoped resource has none.

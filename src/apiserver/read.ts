@@ -32,7 +32,9 @@ export function readSelection(call: Call): Selection {
 	const fields = [...parseFieldSelector(call.query.get('fieldSelector') ?? '')]
 	const supported = call.served.custom ? undefined : supportedFields(call.served.resource.kind)
 	for (const { field } of fields) {
-		const known = supported?.includes(field) ?? (field === 'metadata.name' || field === 'metadata.namespace')
+		const known =
+			supported?.includes(field) ??
+			(field === 'metadata.name' || field === 'metadata.namespace' || call.served.rules?.selectable?.includes(field))
 		if (!known) throw badRequest(`field label not supported: ${field}`)
 	}
 	if (call.name !== undefined) fields.push({ field: 'metadata.name', equal: true, value: call.name })

@@ -1,11 +1,41 @@
 // What this server serves: the built-in rows of src/kube/resources.ts and those added at run time (CRDs), each with
 // where its objects are kept, its type and its conversion between versions.
 
-import type { UnknownObject } from '../kube/objects/meta.ts'
+import type { StatusCause, UnknownObject } from '../kube/objects/meta.ts'
 import { apiVersionOf, findResource, type Resource, resources } from '../kube/resources.ts'
+import type { JsonObject } from '../kube/schema/json.ts'
 import { type TypeSchema, typeOf } from '../kube/schema/schema.ts'
 import { coreEventOf, eventsEventOf } from './event-versions.ts'
 import { qualified } from './status.ts'
+import type { KindTable } from './table/table.ts'
+import type { FieldValidation } from './validate/fields.ts'
+
+/** How a kind is read, checked and shown where it has a way of its own: custom kinds, and what defines them. */
+export interface KindRules {
+	/** From a body with apiVersion and kind to the object with its defaults. Throws Failure BadRequest. */
+	readonly read?: (
+		object: JsonObject,
+		level: FieldValidation,
+		text: string | undefined,
+	) => { readonly object: JsonObject; readonly warnings: readonly string[] }
+	/** What is wrong with the values; `before`: what the object takes the place of. */
+	readonly check?: (object: JsonObject, before: JsonObject | undefined) => readonly StatusCause[]
+	readonly table?: KindTable | undefined
+	/** What field selectors may name besides name and namespace. */
+	readonly selectable?: readonly string[]
+	/** Where the scale subresource finds its numbers: `.spec.replicas`. */
+	readonly scale?: {
+		readonly specReplicasPath: string
+		readonly statusReplicasPath: string
+		readonly labelSelectorPath?: string
+	}
+	/** Top-level fields an endpoint does not write. */
+	readonly resetFields?: (subresource: string | undefined) => readonly string[]
+	/** Told to every writer. */
+	readonly warnings?: readonly string[]
+	/** Throws Refusal where no object may be made now. */
+	readonly admitCreate?: () => void
+}
 
 /** One resource in one version. */
 export interface Served {
@@ -21,6 +51,13 @@ export interface Served {
 	/** To the form in which it is kept. Absent: this is the form. */
 	readonly toKept?: (object: UnknownObject) => UnknownObject
 	readonly fromKept?: (object: UnknownObject) => UnknownObject
+	/** The form in which it is kept, where that is not the first resource of its storage. */
+	readonly kept?: Served
+	readonly rules?: KindRules
+	/** The schema as clients are shown it; custom kinds alone. */
+	readonly openApiSchema?: JsonObject
+	/** To be awaited before a request is answered. */
+	readonly prepare?: () => Promise<void>
 }
 
 export interface Registry {

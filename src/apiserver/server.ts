@@ -15,6 +15,7 @@ import { createAuthorizer } from './auth/rbac.ts'
 import { reconcileDefaults } from './auth/reconcile.ts'
 import { createTokens } from './auth/tokens.ts'
 import { bootstrap } from './bootstrap.ts'
+import { serveDefinitions } from './crd/definitions.ts'
 import { keepEventsShort } from './event-expiry.ts'
 import { handle } from './handle.ts'
 import type { KubeletApi } from './kubelet.ts'
@@ -108,6 +109,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		now: () => `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
 	}
 	const transport: Transport = (request) => handle(api, request, admin)
+	await serveDefinitions(api)
 	await Promise.all([
 		bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) }),
 		reconcileDefaults(store, transport),

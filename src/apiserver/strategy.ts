@@ -121,7 +121,8 @@ export function prepareUpdate(served: Served, before: UnknownObject, next: Unkno
 }
 
 /** An update of the status subresource: only the status, and of the metadata what kubelets and controllers write there. */
-export function prepareStatusUpdate(before: UnknownObject, next: UnknownObject): UnknownObject {
+export function prepareStatusUpdate(served: Served, before: UnknownObject, next: UnknownObject): UnknownObject {
+	if (served.custom) return prepareCustomStatus(before, next)
 	const metadata = systemMetadata(before, next)
 	const { generation } = before.metadata
 	const out: Record<string, unknown> = {
@@ -131,6 +132,19 @@ export function prepareStatusUpdate(before: UnknownObject, next: UnknownObject):
 			...(generation === undefined ? {} : { generation }),
 			...(before.metadata.ownerReferences === undefined ? {} : { ownerReferences: before.metadata.ownerReferences }),
 		},
+	}
+	if (next.status === undefined) delete out.status
+	else out.status = next.status
+	return out as UnknownObject
+}
+
+/** Of custom objects nothing but the status and who owns it. */
+function prepareCustomStatus(before: UnknownObject, next: UnknownObject): UnknownObject {
+	const { managedFields } = next.metadata
+	const { managedFields: _, ...metadata } = before.metadata
+	const out: Record<string, unknown> = {
+		...before,
+		metadata: managedFields === undefined ? metadata : { ...metadata, managedFields },
 	}
 	if (next.status === undefined) delete out.status
 	else out.status = next.status

@@ -29,6 +29,10 @@ export class Watches {
 	delete(watcher: Watcher): void {
 		this.#running.delete(watcher)
 	}
+	/** Ends those of a storage: what it holds is served no longer. */
+	endOf(storage: string): void {
+		for (const watcher of [...this.#running]) if (watcher.storage === storage) watcher.end()
+	}
 	/** Ends all; clients connect anew. */
 	close(): void {
 		for (const watcher of [...this.#running]) watcher.end()
@@ -113,6 +117,7 @@ export async function watchObjects(call: Call): Promise<Response> {
 	// As the real server: half an hour to an hour where the client does not say.
 	const ms = (seconds > 0 ? seconds : 1800 + Math.random() * 1800) * 1000
 	const watcher = new Watcher({
+		storage: served.storage,
 		pending,
 		form,
 		clock: api.clock,
@@ -220,6 +225,7 @@ function writerOf(call: Call): Form {
 }
 
 interface WatcherOptions {
+	readonly storage: string
 	readonly pending: Pending[]
 	readonly form: (pending: Pending) => Uint8Array | undefined
 	readonly concerns: (change: Change) => boolean
@@ -233,6 +239,7 @@ interface WatcherOptions {
 /** One running watch. Lines are made when the client takes them. */
 class Watcher {
 	readonly stream: ReadableStream<Uint8Array>
+	readonly storage: string
 	readonly #options: WatcherOptions
 	/** The initial state of a large collection does not count as being behind. */
 	readonly #longest: number
@@ -245,6 +252,7 @@ class Watcher {
 
 	constructor(options: WatcherOptions) {
 		this.#options = options
+		this.storage = options.storage
 		this.#pending = options.pending
 		this.#longest = longestQueue + options.pending.length
 		this.stream = new ReadableStream<Uint8Array>(

@@ -66,6 +66,7 @@ export function checkDryRun(value: unknown): void {
 /** The service that is kept: of two versions of one storage, the one in whose form objects are stored. */
 export function keptForm(call: Pick<Call, 'api' | 'served'>): Served {
 	const { served, api } = call
+	if (served.kept !== undefined) return served.kept
 	return served.toKept === undefined ? served : (api.registry.ofStorage(served.storage) ?? served)
 }
 
@@ -90,6 +91,7 @@ async function insert(
 ): Promise<Response> {
 	const { api, served } = call
 	const kept = keptForm(call)
+	served.rules?.admitCreate?.()
 	if (served.resource.namespaced && call.namespace === '')
 		throw badRequest('an empty namespace may not be set during creation')
 	let object = withDefaults(served.toKept?.(given) ?? given)
@@ -168,8 +170,14 @@ function withManagers(
 		manager: options.fieldManager,
 		apiVersion: kept.apiVersion,
 		...(subresource === undefined ? {} : { subresource }),
+		...resetFieldsOf(kept, subresource),
 		now,
 	}) as unknown as UnknownObject
+}
+
+function resetFieldsOf(served: Served, subresource: string | undefined): { readonly resetFields?: readonly string[] } {
+	const resetFields = served.rules?.resetFields?.(subresource)
+	return resetFields === undefined ? {} : { resetFields }
 }
 
 export async function updateObject(call: Call): Promise<Response> {
@@ -230,7 +238,7 @@ export async function replace(
 	const inKeptForm = served.toKept?.(given) ?? given
 	let next = specStays ? inKeptForm : withDefaults(inKeptForm)
 	if (extra.prepare !== undefined) next = extra.prepare(old, next)
-	else if (call.subresource === 'status') next = prepareStatusUpdate(old, next)
+	else if (call.subresource === 'status') next = prepareStatusUpdate(kept, old, next)
 	else next = prepareUpdate(kept, old, next)
 	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
 	if (specStays) checkMetadataOnly(kept, next, old)
@@ -323,6 +331,7 @@ export async function patchObject(call: Call): Promise<Response> {
 		...(call.subresource === undefined ? {} : { subresource: call.subresource }),
 		now: api.now(),
 		custom: served.custom,
+		...resetFieldsOf(served, call.subresource),
 	})
 	const { object, warnings } =
 		call.subresource === 'status'

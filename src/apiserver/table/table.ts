@@ -13,9 +13,9 @@ import { workloadTables } from './workloads.ts'
 
 /** How the objects of one kind are shown. */
 export interface KindTable {
-	/** `Name`, `Age`; with a leading `+`: wide output only; `#` after it: an integer, `?`: a boolean. */
-	readonly columns: readonly string[]
-	cells(object: UnknownObject, now: number): readonly Cell[]
+	/** `Name`, `Age`; with a leading `+`: wide output only; `#` after it: an integer, `?`: a boolean. Or as it is sent. */
+	readonly columns: readonly (string | object)[]
+	cells(object: UnknownObject, now: number): readonly (Cell | null)[]
 	readonly conditions?: (object: UnknownObject) => readonly object[] | undefined
 }
 
@@ -49,7 +49,7 @@ export function tableOf(
 	options: TableOptions,
 ): object {
 	// Both versions of events show the kept one's columns; the rows are made of the kept form.
-	const table = (served.custom ? undefined : tables[served.storage]) ?? plain
+	const table = served.rules?.table ?? (served.custom ? undefined : tables[served.storage]) ?? plain
 	return {
 		kind: 'Table',
 		apiVersion: 'meta.k8s.io/v1',
@@ -66,7 +66,8 @@ export function tableOf(
 	}
 }
 
-function column(written: string): object {
+function column(written: string | object): object {
+	if (typeof written !== 'string') return written
 	const priority = written.startsWith('+') ? 1 : 0
 	const type = written.includes('#') ? 'integer' : written.includes('?') ? 'boolean' : 'string'
 	const name = written.replace(/^\+/, '').replace(/[#?]$/, '')

@@ -361,8 +361,9 @@ class Compiler {
 			if (optional && type.kind !== 'optional' && type.kind !== 'dyn')
 				this.#fail(value.at, `expected type 'optional_type(dyn)' but found '${printType(type)}'`)
 			const both = join(item, plain)
-			if (both === undefined) this.#fail(value.at, `expected type '${printType(item)}' but found '${printType(plain)}'`)
-			item = both
+			if (both === undefined && !mixed)
+				this.#fail(value.at, `expected type '${printType(item)}' but found '${printType(plain)}'`)
+			item = both ?? types.dyn
 			return { run, optional }
 		})
 		return {
