@@ -3,11 +3,12 @@
 
 import { endpointSlices, nodes, pods, services } from '../../kube/kinds.ts'
 import { type EndpointSlice, managedByLabel, serviceNameLabel } from '../../kube/objects/discovery.ts'
-import { namespacedKey } from '../../kube/objects/meta.ts'
+import { keyOf, namespacedKey } from '../../kube/objects/meta.ts'
 import { type Cluster, type Controller, createController } from '../controller.ts'
 import { isNamespaceGoing } from '../replicaset/controller.ts'
 import { planSlices, sliceManager } from './plan.ts'
 import { createSelection, onSelectionChange } from './selection.ts'
+import { isTopologyAuto, shareText, zoneShares } from './topology.ts'
 import { createTriggerTimes } from './trigger.ts'
 
 export function endpointSliceController(cluster: Cluster): Controller {
@@ -38,6 +39,7 @@ export function endpointSliceController(cluster: Cluster): Controller {
 				service,
 				pods: selected,
 				slices,
+				shares: () => zoneShares(nodeView.values()),
 				changedAt: triggers.next(service, selected),
 				nodeOf: (name) => nodeView.get(name),
 			})
@@ -54,6 +56,10 @@ export function endpointSliceController(cluster: Cluster): Controller {
 	})
 	const due = controller.queue.add
 	onSelectionChange(selection, { services: serviceView, pods: podView, nodes: nodeView }, due)
+	nodeView.onChange((_, before, after) => {
+		if (shareText(before) === shareText(after)) return
+		for (const service of serviceView.values()) if (isTopologyAuto(service)) due(keyOf(service))
+	})
 	sliceView.onChange((_, before, after) => {
 		for (const slice of [before, after]) {
 			const service = slice === undefined ? undefined : serviceOf(slice)

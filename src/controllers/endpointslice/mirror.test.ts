@@ -105,7 +105,7 @@ test('since when: the creation of the Service, then the earliest change of a pod
 		({
 			metadata: { uid },
 			status: { conditions: [{ type: 'Ready', status: 'True', lastTransitionTime: time }] },
-		}) as Pod
+		}) as unknown as Pod
 	const times = createTriggerTimes()
 	const at = (s: number) => `2026-01-01T00:00:0${s}Z`
 	assert.equal(times.next(service(), [pod('a', at(1))]), at(5))

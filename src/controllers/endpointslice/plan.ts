@@ -18,6 +18,7 @@ import {
 	selectsPods,
 	wantedEndpoints,
 } from './endpoints.ts'
+import { assignZones, isTopologyAuto } from './topology.ts'
 
 /** How many endpoints a slice holds at most (the default of kube-controller-manager). */
 export const mostEndpoints = 100
@@ -32,6 +33,8 @@ export interface SliceFacts {
 	/** The slices of the Service that this controller manages. */
 	readonly slices: readonly EndpointSlice[]
 	nodeOf(name: string): Node | undefined
+	/** The zones' shares (zoneShares); asked for where the Service wants topology aware routing. */
+	readonly shares?: () => ReadonlyMap<string, number> | undefined
 	/** Since when the change is there that the slices are to show; undefined: not known, as after a restart. */
 	readonly changedAt?: string | undefined
 }
@@ -65,7 +68,8 @@ export function planSlices(facts: SliceFacts): SlicePlan {
 	const update: EndpointSlice[] = []
 	const remove = slices.filter((slice) => !families.some((family) => family === slice.addressType))
 	for (const family of families) {
-		const wanted = wantedEndpoints(service, pods, family, facts.nodeOf)
+		let wanted = wantedEndpoints(service, pods, family, facts.nodeOf)
+		if (isTopologyAuto(service)) wanted = withZoneHints(wanted, facts.shares?.())
 		const mine = slices.filter((slice) => slice.addressType === family)
 		const plan = planFamily(base, family, wanted, mine)
 		create.push(...plan.create)
@@ -73,6 +77,26 @@ export function planSlices(facts: SliceFacts): SlicePlan {
 		remove.push(...plan.remove)
 	}
 	return { create, update, remove }
+}
+
+/** Hints by topology in place of those by preference: for all ready endpoints, or for none. */
+function withZoneHints(
+	groups: ReadonlyMap<string, PortGroup>,
+	shares: ReadonlyMap<string, number> | undefined,
+): Map<string, PortGroup> {
+	const all = [...groups.values()].flatMap((group) => [...group.endpoints.values()])
+	const zones = shares === undefined ? undefined : assignZones(all, shares)
+	const hinted = (endpoint: Endpoint): Endpoint => {
+		const { hints: _, ...rest } = endpoint
+		const zone = zones?.get(endpoint)
+		return zone === undefined ? rest : { ...rest, hints: { forZones: [{ name: zone }] } }
+	}
+	return new Map(
+		[...groups].map(([text, { ports, endpoints }]) => [
+			text,
+			{ ports, endpoints: new Map([...endpoints].map(([identity, endpoint]) => [identity, hinted(endpoint)])) },
+		]),
+	)
 }
 
 interface Draft {

@@ -166,3 +166,37 @@ test('Endpoints of a Service without selector are mirrored', { timeout }, async 
 	await world.controllers.settled()
 	assert.deepEqual(world.failures, [])
 })
+
+test('topology aware routing: hints by the CPU of the zones, and none where a zone is not known', {
+	timeout,
+}, async (t) => {
+	const world = await openWorld(t, { nodes: 0 })
+	const { client } = world
+	const conditions = [{ type: 'Ready', status: 'True' as const }]
+	for (const [name, zone] of [
+		['node-1', 'a'],
+		['node-2', 'b'],
+	] as const) {
+		await world.addNode(name, { 'topology.kubernetes.io/zone': zone })
+		const status = { conditions, allocatable: { cpu: '2', pods: '1000' } }
+		await client.patch(nodes, name, { status }, { subresource: 'status' })
+	}
+	await client.patch(nodes, 'node-2', { spec: { unschedulable: true } })
+	await shop(world, 4)
+	await client.patch(services, 'default/web', {
+		metadata: { annotations: { 'service.kubernetes.io/topology-mode': 'Auto' } },
+	})
+	const zonesOf = (slices: readonly EndpointSlice[]) =>
+		all(slices, 'web')
+			.map((e) => e.hints?.forZones?.map((z) => z.name).join() ?? '-')
+			.sort()
+			.join(' ')
+	// All four run in zone a; zone b is meant to have its part of them.
+	await world.untilAll(endpointSlices, (s) => zonesOf(s) === 'a a b b')
+	await world.addNode('node-3')
+	const status = { conditions, allocatable: { cpu: '2', pods: '1000' } }
+	await client.patch(nodes, 'node-3', { status }, { subresource: 'status' })
+	await world.untilAll(endpointSlices, (s) => zonesOf(s) === '- - - -')
+	await world.controllers.settled()
+	assert.deepEqual(world.failures, [])
+})
