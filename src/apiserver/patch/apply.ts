@@ -4,6 +4,7 @@ import { Failure } from '../../base/failure.ts'
 import { canonical } from '../../kube/schema/canonical.ts'
 import { isObject, type Json, type JsonObject, sameJson } from '../../kube/schema/json.ts'
 import { checkFields } from '../validate/fields.ts'
+import { mostAnnotationBytes } from '../validate/metadata.ts'
 import {
 	difference,
 	emptySet,
@@ -271,11 +272,16 @@ function syncLastApplied(object: JsonObject, config: JsonObject, options: ApplyO
 		metadata: { ...metadata, ...(Object.keys(others).length > 0 ? { annotations: others } : {}) },
 	}
 	const live = object.metadata as { annotations: JsonObject }
-	return {
-		...object,
-		metadata: {
-			...live,
-			annotations: { ...live.annotations, [lastAppliedAnnotation]: `${JSON.stringify(stripped)}\n` },
-		},
-	}
+	const next: JsonObject = { ...live.annotations, [lastAppliedAnnotation]: `${JSON.stringify(stripped)}\n` }
+	if (annotationBytes(next) <= mostAnnotationBytes) return { ...object, metadata: { ...live, annotations: next } }
+	// Too large to be kept: then there is none, and kubectl does without it.
+	const { [lastAppliedAnnotation]: _gone, ...left } = live.annotations
+	return { ...object, metadata: { ...live, annotations: left } }
+}
+
+function annotationBytes(annotations: JsonObject): number {
+	return Object.entries(annotations).reduce(
+		(sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(String(value)),
+		0,
+	)
 }

@@ -12,7 +12,8 @@ import {
 } from './names.ts'
 import { isSet, objectAt, objectsAt, type Report, textAt, textsAt } from './report.ts'
 
-const mostAnnotationBytes = 256 * 1024
+/** Of all keys and values of an object's annotations together. */
+export const mostAnnotationBytes = 256 * 1024
 
 /** What may be a name, by `group/Kind`; all others are subdomains. */
 const nameRules: Readonly<Record<string, (value: string) => string[]>> = {
