@@ -147,7 +147,7 @@ export function openStandIn(
 		const isGrpc = String(request.headers['content-type'] ?? '').startsWith('application/grpc')
 		log.write('stdout', `${client} "${request.method} ${request.url} HTTP/2.0"${isGrpc ? ' gRPC' : ' 200'}`)
 		if (isGrpc) {
-			answerGrpc(request.stream, request.url, pod)
+			answerGrpc(request, response, pod)
 			return
 		}
 		request.resume()
