@@ -43,6 +43,11 @@ export interface KubeletApi {
 	/** Joins the container's main process. Absent: attach is refused. */
 	attach?(request: Omit<ExecRequest, 'command'>): Promise<ExecResult>
 	logs(request: LogRequest): AsyncIterable<Uint8Array>
-	/** A byte stream to a TCP port inside the pod's network namespace. */
-	dial(pod: { readonly namespace: string; readonly pod: string; readonly port: number }): Promise<Duplex>
+	/** A byte stream to a TCP port inside the pod's network namespace; `ip`: its address, absent: its loopback. */
+	dial(pod: {
+		readonly namespace: string
+		readonly pod: string
+		readonly port: number
+		readonly ip?: string
+	}): Promise<Duplex>
 }

@@ -3,7 +3,7 @@
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import { Failure, messageOf } from '../base/failure.ts'
 import { failed } from './answer.ts'
 import type { User } from './api.ts'
@@ -98,12 +98,17 @@ export async function answerRequest(
 	outgoing.on('error', () => ending.abort())
 	let response: Response
 	try {
-		const body = await collect(incoming)
-		const request = new Request(`http://kubernetes${pathOf(incoming, manner.prefix ?? '')}`, {
+		const path = pathOf(incoming, manner.prefix ?? '')
+		// A proxied body is passed on as it comes, however long.
+		const bytes = isProxied(path) ? streamed(incoming) : await collect(incoming)
+		const body = bytes instanceof Uint8Array && bytes.length === 0 ? undefined : bytes
+		const request = new Request(`http://kubernetes${path}`, {
 			method: incoming.method ?? 'GET',
 			headers: headersOf(incoming),
 			signal: ending.signal,
-			...(body.length > 0 && incoming.method !== 'GET' && incoming.method !== 'HEAD' ? { body } : {}),
+			...(body !== undefined && incoming.method !== 'GET' && incoming.method !== 'HEAD'
+				? { body, duplex: 'half' }
+				: {}),
 		})
 		response = await server.handle(request, manner.identify(incoming))
 	} catch (e) {
@@ -150,6 +155,17 @@ function headersOf(request: IncomingMessage): Headers {
 	const raw = request.rawHeaders
 	for (let i = 0; i + 1 < raw.length; i += 2) headers.append(raw[i]!, raw[i + 1]!)
 	return headers
+}
+
+function isProxied(path: string): boolean {
+	return /^\/api\/v1\/namespaces\/[^/?]+\/(?:pods|services)\/[^/?]+\/proxy(?:[/?]|$)/.test(path)
+}
+
+/** The body as a stream; undefined where there is none. */
+function streamed(request: IncomingMessage): ReadableStream<Uint8Array> | undefined {
+	const { 'content-length': length, 'transfer-encoding': coding } = request.headers
+	if ((length === undefined || length === '0') && coding === undefined) return undefined
+	return Readable.toWeb(request) as unknown as ReadableStream<Uint8Array>
 }
 
 /** The body. One that is too large is read to its end (so that the client sees the answer) and refused. */

@@ -15,7 +15,7 @@ import { answerLog } from './log.ts'
 import { patch } from './patch/patch.ts'
 import { getObject } from './read.ts'
 import type { KindRules, Served } from './registry.ts'
-import { badRequest, cause, conflict, invalid, methodNotAllowed, notFound, qualified, refuse } from './status.ts'
+import { badRequest, cause, conflict, invalid, methodNotAllowed, notFound, refuse } from './status.ts'
 import type { Entry } from './store.ts'
 import { patchObject, readWriteOptions, replace, updateObject } from './write.ts'
 
@@ -57,7 +57,9 @@ export async function handleSubresource(call: Call): Promise<Response> {
 		case 'portforward':
 			throw badRequest('Upgrade request required')
 		case 'proxy':
-			throw refuse('NotImplemented', `${qualified(served.resource)}/proxy is not served yet`, {})
+			// A node has no HTTP API of its own here.
+			if (served.resource.plural === 'nodes') throw refuse('NotImplemented', 'nodes/proxy is not served', {})
+			return (await import('./stream/proxy.ts')).answerProxy(call)
 		default:
 			throw methodNotAllowed()
 	}

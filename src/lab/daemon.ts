@@ -163,6 +163,7 @@ export async function runDaemon(
 		let kubeletApi: KubeletApi = paperKubeletApi
 		const lateKubelet: KubeletApi = {
 			exec: (request) => kubeletApi.exec(request),
+			attach: (request) => kubeletApi.attach!(request),
 			logs: (request) => kubeletApi.logs(request),
 			dial: (pod) => kubeletApi.dial(pod),
 		}

@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -56,6 +57,7 @@ for (const minor of [35, 29]) {
 				{
 					status: {
 						phase: 'Running',
+						podIP: '127.0.0.1',
 						containerStatuses: [
 							{ name: 'c', image: 'x', imageID: '', ready: true, restartCount: 0, state: { running: {} } },
 						],
@@ -247,6 +249,37 @@ for (const minor of [35, 29]) {
 			assert.match(err(), new RegExp(`error forwarding port ${gone.port} to pod web: .*ECONNREFUSED`))
 			child.kill()
 			await done
+		})
+
+		test('pods/proxy: methods, 20 MB both ways as they stream, redirections', async () => {
+			const http = createHttpServer((request, response) => {
+				if (request.url === '/go') response.writeHead(302, { location: '/there?x' }).end()
+				else {
+					response.writeHead(request.method === 'DELETE' ? 404 : 200, { 'x-method': request.method })
+					request.pipe(response)
+				}
+			})
+			http.listen(0, '127.0.0.1')
+			await once(http, 'listening')
+			const proxy = start(['proxy', '--port=0'])
+			while (!/127\.0\.0\.1:\d+/.test(proxy.out())) await tick()
+			const path = `/api/v1/namespaces/default/pods/web:${(http.address() as AddressInfo).port}/proxy`
+			const base = `http://${/127\.0\.0\.1:\d+/.exec(proxy.out())![0]}${path}`
+			const body = randomBytes(20 * 1024 * 1024)
+			const answer = await fetch(`${base}/echo`, { method: 'POST', body })
+			assert.equal(answer.headers.get('x-method'), 'POST')
+			assert.equal(hash(Buffer.from(await answer.arrayBuffer())), hash(body))
+			for (const method of ['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'HEAD']) {
+				const { status, headers } = await fetch(`${base}/x`, { method })
+				assert.deepEqual([status, headers.get('x-method')], [method === 'DELETE' ? 404 : 200, method])
+			}
+			const moved = await fetch(`${base}/go`, { redirect: 'manual' })
+			assert.deepEqual([moved.status, moved.headers.get('location')], [302, `${path}/there?x`])
+			assert.equal((await fetch(base, { redirect: 'manual' })).headers.get('location'), `${path}/`)
+			proxy.child.kill()
+			await proxy.done
+			http.close()
+			http.closeAllConnections()
 		})
 	})
 }

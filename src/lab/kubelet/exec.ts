@@ -5,6 +5,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { ExecRequest, ExecResult, KubeletApi, LogRequest } from '../../apiserver/kubelet.ts'
 import { Failure, isFailure, messageOf } from '../../base/failure.ts'
+import { ipToBytes, parseIp } from '../../base/ip.ts'
 import { inNetnsAt } from '../../linux/netns.ts'
 import { findProgram, spawnInPod } from '../pod-process.ts'
 import type { Kubelet } from './kubelet.ts'
@@ -42,6 +43,15 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 			}
 			return runPiped(run, target.wiring.netns, options.lab, request)
 		},
+		async attach(request) {
+			const target = kubelet.locate(request.namespace, request.pod, request.container)
+			if (!isKnown(target)) {
+				for await (const { text } of notRun(target)) request.stdout?.write(`${text}\n`)
+				return { exitCode: 0 }
+			}
+			const { attachToLog } = await import('./attach.ts')
+			return attachToLog(target, runtime, request)
+		},
 		async *logs(request) {
 			const target = kubelet.locate(request.namespace, request.pod, request.container)
 			if (!isKnown(target)) {
@@ -63,9 +73,9 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 				request,
 			)
 		},
-		async dial({ namespace, pod, port }) {
+		async dial({ namespace, pod, port, ip }) {
 			const target = kubelet.find(namespace, pod)
-			return dialInPod(target.wiring.netns, port)
+			return dialInPod(target.wiring.netns, port, ip)
 		},
 	}
 }
@@ -90,6 +100,9 @@ async function* notRun({ pod, container }: ContainerOfPod) {
 export const paperKubeletApi: KubeletApi = {
 	async exec() {
 		throw new Failure('BadRequest', noKernel('there is nothing to run a program in'))
+	},
+	async attach() {
+		throw new Failure('BadRequest', noKernel('there is nothing to attach to'))
 	},
 	// biome-ignore lint/correctness/useYield: it only refuses.
 	async *logs() {
@@ -188,17 +201,18 @@ async function* formatLog(
 	}
 }
 
-/** A connection from inside the pod to its own port, as a port-forward makes it: over loopback. */
-async function dialInPod(netns: string, port: number): Promise<Duplex> {
-	const { AF_INET, SOCK_NONBLOCK, SOCK_STREAM, close, connect, inetAddress, socket } = await import(
+/** A connection from inside the pod to its own port: over loopback as a port-forward makes it, or to its address. */
+async function dialInPod(netns: string, port: number, ip = '127.0.0.1'): Promise<Duplex> {
+	const bytes = ipToBytes(parseIp(ip))
+	const { AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, close, connect, inetAddress, socket } = await import(
 		'../../linux/syscalls.ts'
 	)
 	const { SO_ERROR, SOL_SOCKET, POLLOUT, getsockoptInt, waitReady, errnoFailure } = await import(
 		'../../linux/syscalls.ts'
 	)
-	const fd = inNetnsAt(netns, () => socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0))
+	const fd = inNetnsAt(netns, () => socket(bytes.length === 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0))
 	try {
-		const connected = connect(fd, inetAddress(Uint8Array.of(127, 0, 0, 1), port))
+		const connected = connect(fd, inetAddress(bytes, port))
 		if (!connected) {
 			const [events] = await waitReady([{ fd, events: POLLOUT }], 10_000)
 			if (events === 0) throw new Failure('ETIMEDOUT', `Cannot connect to port ${port} of the pod: no answer in 10 s`)
