@@ -331,3 +331,20 @@ test('leaving the loop and aborting both end a watch', async () => {
 	ending.abort()
 	assert.deepEqual(await next, { done: true, value: undefined })
 })
+
+test('until is asked first when the first list is there, and once for all of it', async () => {
+	const server = createServer()
+	for (let i = 0; i < 50; i++) server.put(`m${i}`, 'x')
+	const informer = createInformer(createKubeClient(server.transport), configMaps, { clock: createManualClock() })
+	const sizes: number[] = []
+	const found = informer.until((store) => {
+		sizes.push(store.size)
+		return store.size
+	})
+	await Promise.resolve()
+	assert.deepEqual(sizes, [], 'nothing can be told before the first list')
+	informer.start()
+	assert.equal(await found, 50)
+	assert.deepEqual(sizes, [50])
+	informer.stop()
+})
