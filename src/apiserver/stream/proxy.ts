@@ -169,7 +169,8 @@ async function ask(call: Call, place: Place, path: string, base: string): Promis
 		connection = connect({ socket: raw, rejectUnauthorized: false })
 	}
 	const headers: Record<string, string | string[]> = {}
-	for (const [name, value] of request.headers) if (!notPassedOn.has(name)) headers[name] = value
+	for (const [name, value] of request.headers)
+		if (!notPassedOn.has(name) && !name.startsWith('impersonate-')) headers[name] = value
 	headers.host = `${ip.includes(':') ? `[${ip}]` : ip}:${port}`
 	headers['x-forwarded-uri'] = `${base}${path}`
 	headers.connection = 'close'

@@ -61,7 +61,7 @@ const mostStreams = 1000
 /** Data frames of ours: small enough that streams take turns. */
 const largestChunk = 64 * 1024
 /** While we do not read, only a write shows that the client is gone. */
-const pulse = 5_000
+const pulse = 2_000
 /** How long an ended connection waits for the client to end it too. */
 const patience = 5_000
 

@@ -20,7 +20,7 @@ export function channelOut(socket: WebSocket, number: number): Writable {
 }
 
 /** While we do not read, only a write shows that the client is gone. */
-const pulse = 5_000
+const pulse = 2_000
 
 /** Messages of a channel as a stream; the connection is not read further while the reader does not keep up. */
 export function channelIn(stream: PassThrough, socket: WebSocket, data: Buffer, clock: Clock): void {
