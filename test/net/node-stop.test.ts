@@ -121,7 +121,7 @@ test('stopped, left by its endpoints and pods, started again', { skip, timeout: 
 	const since = Date.now()
 	await lab.until(async () => (asked().filter((r) => r.begun > since).length > 50 ? true : undefined))
 	const late = asked().filter((r) => r.begun > left)
-	assert.ok(late.length > 100, `${late.length} requests`)
+	assert.ok(late.length > 50, `${late.length} requests`)
 	assert.deepEqual(
 		late.filter((r) => !r.ok),
 		[],
