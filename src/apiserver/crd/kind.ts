@@ -203,7 +203,7 @@ function readCustom(
 	const report = checkFields({ ...rest, ...head }, { ...type, preserveUnknown: true })
 	const read = readObject(head, type, 'Ignore').object
 	const unknown = [...report.unknown]
-	const pruned = prune({ ...rest, ...read }, schema, unknown)
+	const pruned = prune({ ...read, ...rest }, schema, unknown)
 	let warnings: string[] = []
 	if (level !== 'Ignore') {
 		warnings = unknown.map((path) => `unknown field "${path}"`)

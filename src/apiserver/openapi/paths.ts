@@ -39,6 +39,11 @@ const patchTypes = [
 	'application/apply-patch+yaml',
 ]
 
+/** Clients choose by this: custom kinds have no strategic merge. */
+function patchTypesOf(served: Documented): readonly string[] {
+	return served.openApiSchema === undefined ? patchTypes : patchTypes.filter((type) => !type.includes('strategic'))
+}
+
 const parameters: Readonly<Record<string, readonly [type: string, description: string]>> = {
 	pretty: ['string', 'Print the answer for people.'],
 	dryRun: ['string', 'With "All" nothing is kept.'],
@@ -137,7 +142,7 @@ function operationOf(
 					...(body
 						? {
 								requestBody: {
-									content: content(body, verb === 'patch' ? patchTypes : ['*/*']),
+									content: content(body, verb === 'patch' ? patchTypesOf(served) : ['*/*']),
 									required: verb === 'patch',
 								},
 							}
@@ -145,7 +150,7 @@ function operationOf(
 					responses: { 200: { description: 'OK', content: content(answer, ['application/json']) } },
 				}
 			: {
-					consumes: verb === 'patch' ? patchTypes : ['*/*'],
+					consumes: verb === 'patch' ? patchTypesOf(served) : ['*/*'],
 					produces: ['application/json', 'application/yaml', 'application/vnd.kubernetes.protobuf'],
 					parameters: [
 						...(body ? [{ name: 'body', in: 'body', required: verb !== 'delete', schema: body }] : []),
