@@ -6,6 +6,7 @@ import { type Cidr, parseCidr } from '../base/ip.ts'
 import type { Transport } from '../kube/transport.ts'
 import { type AdmitHook, createAdmission } from './admit/admission.ts'
 import type { Api, User } from './api.ts'
+import { createAccountSecrets } from './auth/account-secrets.ts'
 import { createAccountVolumes } from './auth/account-volume.ts'
 import { startAggregation } from './auth/aggregation.ts'
 import { createAuthenticator } from './auth/authenticate.ts'
@@ -84,6 +85,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 				createEscalationCheck(authorizer),
 				createRequestCheck(authorizer),
 				createAccountVolumes(store),
+				createAccountSecrets(store, tokens, () => clock.now()),
 				...(options.admit ?? []),
 			],
 		}),

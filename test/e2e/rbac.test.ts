@@ -224,6 +224,39 @@ describe('kubectl, RBAC', () => {
 		assert.match(await refused('auth whoami', undefined, plain), /You must be logged in/)
 	})
 
+	test('a Secret of the kind for it holds a token that lasts', async () => {
+		const secret = {
+			apiVersion: 'v1',
+			kind: 'Secret',
+			type: 'kubernetes.io/service-account-token',
+			metadata: { name: 'lasting', namespace: 'shop', annotations: { 'kubernetes.io/service-account.name': 'web' } },
+		}
+		await ok('apply -f -', JSON.stringify(secret))
+		assert.match(await ok('describe secret lasting -n shop'), /^token: +eyJ/m)
+		const data = await ok('get secret lasting -n shop -o jsonpath={.data.token}')
+		const config = kubeconfig('lasting', { token: Buffer.from(data, 'base64').toString() })
+		assert.match(await ok('auth whoami', undefined, config), /^Username +system:serviceaccount:shop:web$/m)
+		await ok('delete secret lasting -n shop')
+		assert.match(await refused('auth whoami', undefined, config), /You must be logged in/)
+	})
+
+	test('exec needs more than to read', async () => {
+		const spec = { nodeName: 'node-1', containers: [{ name: 'main', image: 'web' }] }
+		const status = { phase: 'Running', containerStatuses: [{ name: 'main', ready: true, state: { running: {} } }] }
+		const made = await client.create(pods, { metadata: { name: 'box', namespace: 'shop' }, spec } as unknown as Pod)
+		await client.update(pods, { ...made, status } as unknown as Pod, { subresource: 'status' })
+		await ok('create role exec -n shop --verb=get --resource=pods,pods/exec,pods/log')
+		await ok('create rolebinding exec -n shop --role=exec --user=emma')
+		await ok('logs box -n shop --as=emma')
+		assert.match(
+			await refused('exec box -n shop --as=emma -- echo hello'),
+			/User "emma" cannot create resource "pods\/exec" in API group "" in the namespace "shop"/,
+		)
+		await ok('create role exec-more -n shop --verb=create --resource=pods/exec')
+		await ok('create rolebinding exec-more -n shop --role=exec-more --user=emma')
+		assert.equal(await ok('exec box -n shop --as=emma -- echo hello'), 'hello\n')
+	})
+
 	test('can-i: for oneself, for others, as a list', async () => {
 		assert.equal(await ok('auth can-i delete nodes'), 'yes\n')
 		await ok('create clusterrolebinding viewer --clusterrole=view --user=jane')
