@@ -1,5 +1,5 @@
 // Brings the objects of the user's manifests to an API server: namespaces first, all or none where that can be known
-// beforehand, each refusal with the file and line of the field that is wrong.
+// beforehand, each refusal with the file and line of the field that is wrong. Objects of custom kinds come last.
 
 import { isFailure, messageOf } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
@@ -8,15 +8,19 @@ import type { Service } from '../kube/objects/core.ts'
 import { type KubeObject, keyOf, type Status } from '../kube/objects/meta.ts'
 import { findResource, type Resource } from '../kube/resources.ts'
 import { lineOf, type ObjectSource, sourceKey } from '../model/state.ts'
+import { definitionsOf, isDefinition, kindsOf, whenServed } from './custom-kinds.ts'
 
 /** One object of a manifest, its namespace filled in. */
 export interface Item {
 	readonly object: KubeObject
 	readonly source: ObjectSource
 	readonly resource: Resource
+	/** The CustomResourceDefinition its kind comes from; absent: a built-in kind. */
+	readonly definition?: string
 }
 
 export interface Ignored {
+	readonly object: KubeObject
 	readonly apiVersion: string
 	readonly kind: string
 	readonly source: ObjectSource
@@ -28,20 +32,43 @@ export interface Refusal {
 	readonly lines: readonly string[]
 }
 
-/** Sorts what the API server knows from what it does not, and fills in the namespace. */
+/**
+ * Sorts what the API server knows from what it does not, and fills in the namespace. Known are the built-in kinds, those
+ * the objects themselves define, and those of `there`: the definitions of the cluster.
+ */
 export function sortItems(
 	objects: readonly { readonly object: KubeObject; readonly source: ObjectSource }[],
 	namespace: string,
+	there: readonly KubeObject[] = [],
 ): { readonly items: readonly Item[]; readonly ignored: readonly Ignored[] } {
+	const custom = kindsOf([...there, ...objects.map(({ object }) => object)])
 	const items: Item[] = []
 	const ignored: Ignored[] = []
 	for (const { object, source } of objects) {
 		const resource = findResource({ apiVersion: object.apiVersion, kind: object.kind })
-		if (resource === undefined || !resource.stored)
-			ignored.push({ apiVersion: object.apiVersion, kind: object.kind, source })
+		const own = resource === undefined ? custom.get(`${object.apiVersion} ${object.kind}`) : undefined
+		if (own !== undefined)
+			items.push({
+				object: inNamespace(object, own.resource, namespace),
+				source,
+				resource: own.resource,
+				definition: own.definition,
+			})
+		else if (resource === undefined || !resource.stored)
+			ignored.push({ object, apiVersion: object.apiVersion, kind: object.kind, source })
 		else items.push({ object: inNamespace(object, resource, namespace), source, resource })
 	}
 	return { items: items.sort((a, b) => rank(a) - rank(b)), ignored }
+}
+
+/** As sortItems, once there is a cluster: what was ignored may be of a kind it has. */
+export async function claimItems(
+	client: KubeClient,
+	loaded: { readonly items: readonly Item[]; readonly ignored: readonly Ignored[] },
+	namespace: string,
+): Promise<{ readonly items: readonly Item[]; readonly ignored: readonly Ignored[] }> {
+	if (loaded.ignored.length === 0) return loaded
+	return sortItems([...loaded.items, ...loaded.ignored], namespace, await definitionsOf(client))
 }
 
 function inNamespace(object: KubeObject, resource: Resource, namespace: string): KubeObject {
@@ -50,7 +77,7 @@ function inNamespace(object: KubeObject, resource: Resource, namespace: string):
 }
 
 /** What others need comes first; workloads last, so that Services are there when pods start. */
-function rank({ object }: Item): number {
+function rank({ object, definition }: Item): number {
 	const order = [
 		'Namespace',
 		'CustomResourceDefinition',
@@ -60,6 +87,7 @@ function rank({ object }: Item): number {
 		'NetworkPolicy',
 		'Service',
 	]
+	if (definition !== undefined) return order.length + 1
 	const at = order.indexOf(object.kind)
 	return at < 0 ? order.length : at
 }
@@ -85,13 +113,20 @@ export async function applyItems(
 	const brought = new Set(items.filter((i) => i.object.kind === 'Namespace').map((i) => i.object.metadata.name))
 	const there = brought.size === 0 ? [] : (await client.list(namespaces)).items
 	for (const namespace of there) brought.delete(namespace.metadata.name)
-	const refused = await eachOf(items, async ({ resource, object }) => {
-		const { metadata } = object
-		const tried = brought.has(metadata.namespace ?? '')
-			? { ...object, metadata: { ...metadata, namespace: dryNamespace } }
-			: object
-		await client.apply(resource, tried, { ...options, dryRun: true })
-	})
+	const tryOut = (some: readonly Item[]) =>
+		eachOf(some, async ({ resource, object }) => {
+			const { metadata } = object
+			const tried = brought.has(metadata.namespace ?? '')
+				? { ...object, metadata: { ...metadata, namespace: dryNamespace } }
+				: object
+			await client.apply(resource, tried, { ...options, dryRun: true })
+		})
+	// Objects of kinds that come with the items cannot be tried before their definitions are applied.
+	const defined = new Set(items.filter((i) => isDefinition(i.object)).map((i) => i.object.metadata.name))
+	const known = defined.size === 0 ? [] : await definitionsOf(client)
+	const pending = new Set([...defined].filter((name) => !known.some((d) => d.metadata.name === name)))
+	const isPending = ({ definition }: Item): boolean => definition !== undefined && pending.has(definition)
+	const refused = await tryOut(items.filter((item) => !isPending(item)))
 	if (refused.length > 0) return refused
 	let done = 0
 	const failed: Refusal[] = []
@@ -102,6 +137,11 @@ export async function applyItems(
 				onProgress(++done, items.length)
 			})),
 		)
+		if (defined.size === 0 || !isDefinition(group[0]!.object) || failed.length > 0) continue
+		const why = await whenServed(client, [...defined])
+		if (why !== undefined) return group.slice(0, 1).map(({ object }) => ({ object, lines: [why] }))
+		const wrong = await tryOut(items.filter(isPending))
+		if (wrong.length > 0) return wrong
 	}
 	return failed
 }

@@ -6,7 +6,7 @@ import { createKubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
-import { applyItems, type Refusal, sourcesOf } from './apply.ts'
+import { applyItems, claimItems, type Refusal, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { defaultName, givenName } from './lab.ts'
 import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
@@ -48,9 +48,7 @@ export async function up(options: UpOptions): Promise<number> {
 	// The daemon starts while the manifests are read; what is wrong with them is found before anything is applied.
 	progress.say('reading manifests')
 	const reading = options.filename.length === 0 ? undefined : loadManifests(options.filename, options.namespace)
-	const manifests = await reading
-	const ignored = manifests === undefined ? undefined : ignoredText(manifests.ignored)
-	if (ignored !== undefined) warn(ignored)
+	const loaded = await reading
 	const config = await loadConfig(options.config)
 
 	const lab = await start({ name, nodes, dataplane, config, progress, warn })
@@ -61,7 +59,12 @@ export async function up(options: UpOptions): Promise<number> {
 	}
 	const context = options.kubeconfig ? await mergeKubeconfig(lab, warn) : undefined
 	const client = createKubeClient(lab.client.transport)
-	if (manifests !== undefined) await apply(lab, manifests, progress)
+	if (loaded !== undefined) {
+		const manifests = await claimItems(client, loaded, options.namespace)
+		const ignored = ignoredText(manifests.ignored)
+		if (ignored !== undefined) warn(ignored)
+		await apply(lab, manifests, progress)
+	}
 	const stop = new AbortController()
 	const timer = setTimeout(() => stop.abort(), timeout)
 	const readiness = options.wait

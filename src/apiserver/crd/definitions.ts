@@ -215,7 +215,8 @@ class Keeper {
 		const { names } = spec
 		let conflict: { reason: string; message: string } | undefined
 		const refuse = (reason: string, name: string): void => {
-			conflict ??= { reason, message: `${JSON.stringify(name)} is already in use` }
+			// The last one is told, as on the real server.
+			conflict = { reason, message: `${JSON.stringify(name)} is already in use` }
 		}
 		const pick = (name: string, taken: ReadonlySet<string>, reason: string, before: string | undefined): string => {
 			if (!taken.has(name)) return name
