@@ -383,7 +383,7 @@ describe('bodies and parameters that make no sense', () => {
 		['GET', '/configmaps/x/status', undefined, {}, 404],
 		['GET', '/pods/x/log', undefined, {}, 404],
 		['GET', '/pods/x/exec', undefined, {}, 400],
-		['GET', '/pods/x/proxy/a/b', undefined, {}, 501],
+		['GET', '/pods/x/proxy/a/b', undefined, {}, 404],
 		['DELETE', '/pods/x/status', undefined, {}, 405],
 		['GET', '/configmaps', undefined, { accept: 'image/png' }, 406],
 		[
