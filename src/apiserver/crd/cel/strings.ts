@@ -83,7 +83,8 @@ function join(list: ListValue, by: string): string {
 }
 
 // Unicode's white space, as Go's strings.TrimSpace.
-const edges = /^[\s\u0085]+|[\s\u0085]+$/g
+const space = '[\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]'
+const edges = new RegExp(`^${space}+|${space}+$`, 'g')
 
 export const strings: Library = {
 	'string.charAt(int) string': ([text, at]: readonly [string, bigint]) => {
@@ -233,7 +234,7 @@ function show(value: Value): string {
 		case 'bigint':
 			return String(value)
 		case 'number':
-			return printDouble(value)
+			return Number.isFinite(value) ? printDouble(value) : fixed(value, String)
 		default:
 	}
 	if (value instanceof Uint) return String(value.value)
