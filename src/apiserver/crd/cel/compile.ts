@@ -3,30 +3,10 @@
 
 import { type Budget, type Functions, isOf, type Overload } from './functions.ts'
 import { parse } from './parse.ts'
-import { CelCompileError, type Expr } from './syntax.ts'
-import { type Bindings, bind, fits, join, printType, type Type, types } from './types.ts'
-import {
-	CelBudgetError,
-	CelError,
-	Entries,
-	type Key,
-	keyOf,
-	List,
-	ListValue,
-	MapValue,
-	none,
-	Optional,
-	TypeName,
-	Uint,
-	type Value,
-} from './values.ts'
-
-interface Frame {
-	/** By number: the variables given, then those of loops. */
-	readonly slots: Value[]
-	readonly budget: Budget
-}
-type Run = (frame: Frame) => Value
+import { type Frame, fieldOf, itemOf, type Loop, makeList, makeMap, type Run, runLoop, spend } from './run.ts'
+import { CelCompileError, type Expr, qualifiedName } from './syntax.ts'
+import { type Bindings, bind, fits, hasDyn, join, printType, sameType, type Type, typeNames, types } from './types.ts'
+import { CelError, MapValue, none, Optional, TypeName, Uint, type Value } from './values.ts'
 
 interface Compiled {
 	readonly type: Type
@@ -68,11 +48,6 @@ interface Variable {
 }
 interface Scope {
 	find(name: string): Variable | undefined
-}
-
-function spend(frame: Frame, amount: number): void {
-	frame.budget.left -= amount
-	if (frame.budget.left < 0) throw new CelBudgetError('operation cancelled: actual cost limit exceeded')
 }
 
 class Compiler {
@@ -368,17 +343,7 @@ class Compiler {
 		})
 		return {
 			type: types.list(item),
-			run(frame) {
-				spend(frame, 10)
-				const out: Value[] = []
-				for (const { run, optional } of items) {
-					const value = run(frame)
-					if (!optional) out.push(value)
-					else if (!(value instanceof Optional)) throw new CelError('no such overload')
-					else if (value.value !== undefined) out.push(value.value)
-				}
-				return new List(out)
-			},
+			run: (frame) => makeList(items, frame),
 		}
 	}
 
@@ -401,20 +366,7 @@ class Compiler {
 		})
 		return {
 			type: types.map(key, value),
-			run(frame) {
-				spend(frame, 30)
-				const out = new Map<Key, Value>()
-				for (const entry of entries) {
-					const k = keyOf(entry.key(frame))
-					if (k === undefined) throw new CelError('unsupported key type')
-					if (out.has(k)) throw new CelError(`Failed with repeated key: ${String(k)}`)
-					const v = entry.value(frame)
-					if (!entry.optional) out.set(k, v)
-					else if (!(v instanceof Optional)) throw new CelError('no such overload')
-					else if (v.value !== undefined) out.set(k, v.value)
-				}
-				return new Entries(out)
-			},
+			run: (frame) => makeMap(entries, frame),
 		}
 	}
 
@@ -471,72 +423,8 @@ class Compiler {
 						: form === 'transformMapEntry'
 							? body.type
 							: types.bool
-		return {
-			type: result,
-			run(frame) {
-				const ranged = range.run(frame)
-				switch (form) {
-					case 'all':
-					case 'exists': {
-						const decides = form === 'exists'
-						let failure: CelError | undefined
-						for (const [one, other] of pairsOf(ranged, two)) {
-							spend(frame, 1)
-							set(frame, one, other)
-							try {
-								if (body.run(frame) === decides) return decides
-							} catch (e) {
-								if (!(e instanceof CelError)) throw e
-								failure ??= e
-							}
-						}
-						if (failure !== undefined) throw failure
-						return !decides
-					}
-					case 'existsOne': {
-						let count = 0
-						for (const [one, other] of pairsOf(ranged, two)) {
-							spend(frame, 1)
-							set(frame, one, other)
-							if (body.run(frame) === true) count++
-						}
-						return count === 1
-					}
-					case 'filter':
-					case 'map': {
-						const out: Value[] = []
-						for (const [one, other] of pairsOf(ranged, two)) {
-							spend(frame, 2)
-							set(frame, one, other)
-							if (form === 'filter') {
-								if (body.run(frame) === true) out.push(one)
-							} else if (filter === undefined || filter(frame)) out.push(body.run(frame))
-						}
-						return new List(out)
-					}
-					case 'transformMap':
-					case 'transformMapEntry': {
-						const out = new Map<Key, Value>()
-						const put = (k: Key, v: Value): void => {
-							if (out.has(k)) throw new CelError(`insert failed: key ${String(k)} already exists`)
-							out.set(k, v)
-						}
-						for (const [one, other] of pairsOf(ranged, two)) {
-							spend(frame, 2)
-							set(frame, one, other)
-							if (filter !== undefined && !filter(frame)) continue
-							const made = body.run(frame)
-							if (form === 'transformMap') put(keyOf(one)!, made)
-							else if (made instanceof MapValue) for (const k of made.keys()) put(k, made.get(k)!)
-							else throw new CelError('no such overload')
-						}
-						return new Entries(out)
-					}
-					default:
-						return form satisfies never
-				}
-			},
-		}
+		const loop: Loop = { form, two, set, body: body.run, filter }
+		return { type: result, run: (frame) => runLoop(loop, range.run(frame), frame) }
 	}
 
 	#call(expr: Extract<Expr, { kind: 'call' }>, scope: Scope): Compiled {
@@ -625,88 +513,4 @@ class Compiler {
 		const applied = member ? `${shown[0]}.(${shown.slice(1).join(', ')})` : `(${shown.join(', ')})`
 		return this.#fail(at, `found no matching overload for '${name}' applied to '${applied}'`)
 	}
-}
-
-/** Names of types as values: `type(x) == int`. */
-const typeNames: ReadonlySet<string> = new Set([
-	'bool',
-	'int',
-	'uint',
-	'double',
-	'string',
-	'bytes',
-	'list',
-	'map',
-	'null_type',
-	'type',
-	'google.protobuf.Timestamp',
-	'google.protobuf.Duration',
-	'optional_type',
-	'net.IP',
-	'net.CIDR',
-	'kubernetes.URL',
-	'kubernetes.Quantity',
-])
-
-function qualifiedName(expr: Expr): string | undefined {
-	if (expr.kind === 'name') return expr.name
-	if (expr.kind !== 'select' || expr.optional) return undefined
-	const before = qualifiedName(expr.operand)
-	return before === undefined ? undefined : `${before}.${expr.field}`
-}
-
-function sameType(a: Type, b: Type): boolean {
-	return a === b || printType(a) === printType(b)
-}
-
-function hasDyn(type: Type): boolean {
-	switch (type.kind) {
-		case 'dyn':
-			return true
-		case 'list':
-			return hasDyn(type.item)
-		case 'map':
-			return hasDyn(type.key) || hasDyn(type.value)
-		case 'optional':
-			return hasDyn(type.value)
-		default:
-			return false
-	}
-}
-
-function fieldOf(target: Value, field: string): Value | undefined {
-	if (!(target instanceof MapValue)) throw new CelError('no such overload')
-	return target.get(field)
-}
-
-/** `soft`: what is not there is undefined instead of an error. */
-function itemOf(target: Value, index: Value, soft: boolean): Value | undefined {
-	if (target instanceof ListValue) {
-		const at = keyOf(index)
-		if (typeof at !== 'bigint') throw new CelError('no such overload')
-		if (at >= 0n && at < BigInt(target.size)) return target.at(Number(at))
-		if (soft) return undefined
-		throw new CelError(`index out of bounds: ${at}`)
-	}
-	if (target instanceof MapValue) {
-		const key = keyOf(index)
-		if (key === undefined) throw new CelError('no such overload')
-		const value = target.get(key)
-		if (value !== undefined || soft) return value
-		throw new CelError(`no such key: ${String(key)}`)
-	}
-	throw new CelError('no such overload')
-}
-
-/** What the variables of a loop go through. */
-function* pairsOf(range: Value, two: boolean): Generator<readonly [Value, Value], void, undefined> {
-	if (range instanceof ListValue) {
-		for (let i = 0; i < range.size; i++) {
-			const item = range.at(i)
-			yield two ? [BigInt(i), item] : [item, null]
-		}
-		return
-	}
-	if (!(range instanceof MapValue)) throw new CelError('no such overload')
-	for (const key of range.keys()) yield [key, two ? range.get(key)! : null]
 }

@@ -65,3 +65,11 @@ export class CelCompileError extends Error {
 		this.name = 'CelCompileError'
 	}
 }
+
+/** `a.b.c` of names alone; undefined: it is something else. */
+export function qualifiedName(expr: Expr): string | undefined {
+	if (expr.kind === 'name') return expr.name
+	if (expr.kind !== 'select' || expr.optional) return undefined
+	const before = qualifiedName(expr.operand)
+	return before === undefined ? undefined : `${before}.${expr.field}`
+}

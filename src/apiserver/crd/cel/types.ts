@@ -198,3 +198,45 @@ export function parseType(text: string): Type {
 	const known = types[trimmed as keyof typeof types]
 	return typeof known === 'object' ? known : types.opaque(trimmed)
 }
+
+/** Names of types as values: `type(x) == int`. */
+export const typeNames: ReadonlySet<string> = new Set([
+	'bool',
+	'int',
+	'uint',
+	'double',
+	'string',
+	'bytes',
+	'list',
+	'map',
+	'null_type',
+	'type',
+	'google.protobuf.Timestamp',
+	'google.protobuf.Duration',
+	'optional_type',
+	'net.IP',
+	'net.CIDR',
+	'kubernetes.URL',
+	'kubernetes.Quantity',
+])
+
+/** Equal as they are written. */
+export function sameType(a: Type, b: Type): boolean {
+	return a === b || printType(a) === printType(b)
+}
+
+/** Whether values must be looked at to know what they are. */
+export function hasDyn(type: Type): boolean {
+	switch (type.kind) {
+		case 'dyn':
+			return true
+		case 'list':
+			return hasDyn(type.item)
+		case 'map':
+			return hasDyn(type.key) || hasDyn(type.value)
+		case 'optional':
+			return hasDyn(type.value)
+		default:
+			return false
+	}
+}
