@@ -2,7 +2,18 @@
 
 import type { Budget } from './functions.ts'
 import type { LoopForm } from './syntax.ts'
-import { CelBudgetError, CelError, Entries, type Key, keyOf, List, ListValue, MapValue, type Value } from './values.ts'
+import {
+	CelBudgetError,
+	CelError,
+	Entries,
+	type Key,
+	keyOf,
+	List,
+	ListValue,
+	MapValue,
+	Optional,
+	type Value,
+} from './values.ts'
 
 export interface Frame {
 	/** By number: the variables given, then those of loops. */
