@@ -2,7 +2,7 @@
 // call. Only the calling thread moves (libuv's pool never does), so there is never an await between there and back.
 // Inside a user namespace (`unshare -Urnm`) all of it works the same.
 
-import { closeSync, fstatSync, openSync, readFileSync, unlinkSync } from 'node:fs'
+import { closeSync, fstatSync, lstatSync, openSync, readFileSync, unlinkSync } from 'node:fs'
 import { Failure, isFailure } from '../base/failure.ts'
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare } from './syscalls.ts'
 
@@ -32,7 +32,10 @@ export function createNetns<T = undefined>(path: string, inside?: () => T): T {
 	try {
 		closeSync(openSync(path, 'wx', 0o444))
 	} catch (e) {
-		throw fileFailure(e, `create network namespace ${JSON.stringify(path)}`)
+		// A file without a namespace is what a process left that was killed between the two steps: it is taken over.
+		if ((e as NodeJS.ErrnoException).code !== 'EEXIST' || isNetns(path) || !isEmptyFile(path)) {
+			throw fileFailure(e, `create network namespace ${JSON.stringify(path)}`)
+		}
 	}
 	let mounted = false
 	try {
@@ -130,6 +133,11 @@ export function netnsNumber(fd: number): number {
 export function isNetns(path: string): boolean {
 	const target = path.replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`)
 	return readFileSync('/proc/thread-self/mountinfo', 'utf8').includes(` ${target} `)
+}
+
+function isEmptyFile(path: string): boolean {
+	const found = lstatSync(path)
+	return found.isFile() && found.size === 0
 }
 
 function here(): number {
