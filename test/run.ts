@@ -12,8 +12,8 @@ const all = [
 	'test/docs/**/*.test.ts',
 ]
 
-const [which, ...patterns] = process.argv.slice(2)
-const globs = patterns.length > 0 ? patterns : which === 'unit' ? unit : which === undefined ? all : [which]
+const patterns = process.argv.slice(2)
+const globs = patterns.length === 0 ? all : patterns.flatMap((p) => (p === 'unit' ? unit : [p]))
 const files = globs.flatMap((g) => globSync(g)).sort()
 if (files.length === 0) {
 	process.stderr.write(`no test file matches ${globs.join(' ')}\n`)
