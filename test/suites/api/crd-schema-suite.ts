@@ -382,7 +382,11 @@ export function crdSchemaSuite(name: string, open: () => Promise<SuiteTarget>): 
 					spec: {
 						type: 'object',
 						properties: {
-							a: { type: 'string', maxLength: 0 },
+							a: {
+								type: 'string',
+								maxLength: 0,
+								'x-kubernetes-validations': [{ rule: "self == 'never'", message: 'never so' }],
+							},
 							b: { type: 'string', default: 'z' },
 							c: { type: 'string', default: 'new' },
 						},
@@ -396,9 +400,11 @@ export function crdSchemaSuite(name: string, open: () => Promise<SuiteTarget>): 
 			)
 			assert.equal(changed.code, 200, changed.body.message)
 			assert.equal((await world.merge(world.at(kind, 'old'), { spec: { b: 'w' } })).code, 200)
-			assert.deepEqual(world.causes((await world.merge(world.at(kind, 'old'), { spec: { a: 'xx' } })).body), [
-				'spec.a: Too long: may not be more than 0 bytes',
-			])
+			assert.ok(
+				world
+					.causes((await world.merge(world.at(kind, 'old'), { spec: { a: 'xx' } })).body)
+					.includes('spec.a: Too long: may not be more than 0 bytes'),
+			)
 			assert.deepEqual((await world.send('GET', world.at(kind, 'old'))).body.spec, { a: 'x', b: 'w', c: 'new' })
 		})
 

@@ -52,6 +52,7 @@ export function crdSuite(name: string, open: () => Promise<SuiteTarget>): void {
 			const openApi = await world.send('GET', `/openapi/v3/apis/${kind.group}/v1`)
 			assert.equal(openApi.code, 200)
 			assert.ok(JSON.stringify(openApi.body).includes('"kind":"Widget"'))
+			assert.ok(!JSON.stringify(openApi.body).includes('strategic-merge-patch'))
 		})
 
 		test('status and scale are written apart from the rest', async () => {
@@ -102,6 +103,14 @@ export function crdSuite(name: string, open: () => Promise<SuiteTarget>): void {
 			assert.deepEqual([after.body.spec, after.body.metadata.generation], [{ replicas: 4 }, 3])
 			const same = await world.merge(world.at(kind, 'a'), { metadata: { labels: { a: 'b' } } })
 			assert.equal(same.body.metadata.generation, 3)
+			const applied = await world.patch(
+				`${world.at(kind, 'a')}?fieldManager=applier&force=true`,
+				world.widget(kind, 'a', { spec: { color: 'red' }, status: { replicas: 3 } }),
+				'application/apply-patch+yaml',
+			)
+			assert.equal(applied.code, 200, applied.body.message)
+			const entry = applied.body.metadata.managedFields?.find((m) => m.manager === 'applier')
+			assert.deepEqual(Object.keys(entry?.fieldsV1 ?? {}), ['f:spec'])
 			const put = await world.send('PUT', world.at(kind, 'a'), { ...after.body, metadata: { name: 'a' } })
 			assert.equal(put.code, 422)
 		})
@@ -334,7 +343,7 @@ export function crdSuite(name: string, open: () => Promise<SuiteTarget>): void {
 			assert.equal((await world.send('GET', `/apis/${first.spec.group}/v1/gadgets`)).code, 200)
 		})
 
-		test('a definition goes after its objects', async () => {
+		test('a definition goes after its objects', { timeout: 30_000 }, async () => {
 			const given = world.definition()
 			const kind = await world.install(given)
 			await world.send('POST', world.at(kind), world.widget(kind, 'plain', {}))
@@ -343,7 +352,7 @@ export function crdSuite(name: string, open: () => Promise<SuiteTarget>): void {
 				metadata: { name: 'held', finalizers: ['podwire.dev/hold'] },
 			})
 			const watch = await world.target.transport(
-				new Request(`http://kubernetes${world.at(kind)}?watch=true&timeoutSeconds=20`),
+				new Request(`http://kubernetes${world.at(kind)}?watch=true&timeoutSeconds=600`),
 			)
 			const seen = (async () => {
 				let text = ''
