@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { isFailure, messageOf } from '../base/failure.ts'
-import { createKubeClient } from '../kube/client.ts'
+import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
@@ -65,18 +65,7 @@ export async function up(options: UpOptions): Promise<number> {
 		if (ignored !== undefined) warn(ignored)
 		await apply(lab, manifests, progress)
 	}
-	const stop = new AbortController()
-	const timer = setTimeout(() => stop.abort(), timeout)
-	const readiness = options.wait
-		? await waitReady(client, {
-				signal: stop.signal,
-				onProgress: (r) =>
-					progress.say(
-						`${r.ready} of ${r.wanted} pods ready${r.waiting[0] === undefined ? '' : `; waiting for ${r.waiting[0]}`}`,
-					),
-			})
-		: undefined
-	clearTimeout(timer)
+	const readiness = options.wait ? await ready(client, timeout, progress) : undefined
 	progress.done()
 	const status = await lab.client.status()
 	const seconds = (performance.now() - begun) / 1000
@@ -91,6 +80,24 @@ export async function up(options: UpOptions): Promise<number> {
 		quiet: options.quiet === true,
 	})
 	return readiness !== undefined && readiness.waiting.length > 0 ? exit.no : exit.ok
+}
+
+/** Waits for at most `timeout` ms. However it ends, nothing of it keeps the command alive. */
+async function ready(client: KubeClient, timeout: number, progress: Progress): Promise<Readiness> {
+	const stop = new AbortController()
+	const timer = setTimeout(() => stop.abort(), timeout)
+	try {
+		return await waitReady(client, {
+			signal: stop.signal,
+			onProgress: (r) =>
+				progress.say(
+					`${r.ready} of ${r.wanted} pods ready${r.waiting[0] === undefined ? '' : `; waiting for ${r.waiting[0]}`}`,
+				),
+		})
+	} finally {
+		clearTimeout(timer)
+		stop.abort()
+	}
 }
 
 function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined {

@@ -43,13 +43,15 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 	let links = readLinks(socket)
 	if (!links.some((l) => l.name === bridge)) {
 		addBridge(e, { name: bridge, mtu: underlayMtu })
-		setLink(e, { index: LOOPBACK, up: true })
 		socket.request(e)
 		links = readLinks(socket)
-		addAddress(e, links.find((l) => l.name === bridge)!.index, underlayIp(), cidrLength(underlayCidr))
-		socket.request(e)
 	}
 	const master = links.find((l) => l.name === bridge)!.index
+	// Also where the bridge was there: who made it may have been killed before the rest.
+	setLink(e, { index: LOOPBACK, up: true })
+	addAddress(e, master, underlayIp(), cidrLength(underlayCidr))
+	setLink(e, { index: master, up: true })
+	socket.request(e)
 	for (const node of nodes) plug(node)
 
 	function plug(node: UnderlayNode): void {
