@@ -22,9 +22,23 @@ const layers: Record<string, { may: string[]; because: string }> = {
 		may: ['base', 'model', 'linux', 'dataplane'],
 		because: 'data planes do not know one another',
 	},
+	'dataplane/hostports': {
+		may: ['base', 'model', 'linux', 'dataplane'],
+		because: 'data planes do not know one another',
+	},
 	'dataplane/dns': { may: ['base', 'model', 'linux', 'dataplane'], because: 'data planes do not know one another' },
 	agent: {
-		may: ['base', 'kube', 'model', 'linux', 'dataplane', 'dataplane/links', 'dataplane/nftables', 'dataplane/dns'],
+		may: [
+			'base',
+			'kube',
+			'model',
+			'linux',
+			'dataplane',
+			'dataplane/links',
+			'dataplane/nftables',
+			'dataplane/hostports',
+			'dataplane/dns',
+		],
 		because: 'the agent runs on real nodes too, where there is no lab and no API server of ours',
 	},
 	trace: {

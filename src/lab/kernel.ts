@@ -116,7 +116,7 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 	const { loop, view } = cluster
 	if (loop === undefined) throw new Error('there are no agents on paper')
 	const { createProber } = await import('../agent/probe.ts')
-	const { parseOrigin } = await import('../dataplane/nftables/origin.ts')
+	const { parseOrigin } = await import('../dataplane/origin.ts')
 	const prober = createProber({
 		pod(key) {
 			const pod = view.model.pods.get(key)

@@ -6,7 +6,7 @@ import { bareElement, type NftElement } from '../../linux/nft/program.ts'
 import { servingEndpoints } from '../../model/endpoints.ts'
 import type { AddressOwner, NodeName, Service, ServicePort } from '../../model/network.ts'
 import { affinitySet, endpointsOf, type Family, largestClass, names, pickChain } from './layout.ts'
-import { originComment } from './origin.ts'
+import { originComment } from '../origin.ts'
 
 /** The node the program is for. */
 export interface Vantage {

@@ -1,8 +1,8 @@
 // The short text form of an Origin that is a rule's or an element's comment in the kernel: reading back is enough to
 // say why something is there.
 
-import { commentLimit } from '../../linux/nft/comment.ts'
-import type { Origin } from '../../model/origin.ts'
+import { commentLimit } from '../linux/nft/comment.ts'
+import type { Origin } from '../model/origin.ts'
 
 /**
  * `Service default/web spec.ports[0] web.yaml:12`. What does not fit goes, least useful first: the folder of the file,

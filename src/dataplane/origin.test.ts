@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { Origin } from '../../model/origin.ts'
+import type { Origin } from '../model/origin.ts'
 import { originComment, parseOrigin } from './origin.ts'
 
 const key63 = `${'n'.repeat(63)}/${'s'.repeat(63)}`
