@@ -23,5 +23,8 @@ export interface Packet {
 	readonly outInterface?: string
 }
 
-/** Netfilter hooks of the IP families, in the order a forwarded packet meets them. */
-export type Hook = 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting'
+/**
+ * Netfilter hooks of the IP families, in the order a forwarded packet meets them; before them `connect`, where programs of
+ * a control group see the address a process asks for (connect, and sendmsg of datagrams) while there is no packet yet.
+ */
+export type Hook = 'connect' | 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting'

@@ -47,3 +47,20 @@ export interface RuleHit {
 	readonly elements: readonly string[]
 	readonly because: readonly Origin[]
 }
+
+/** kube-proxy's modes and one more; `--service-proxy`. */
+export type ServiceProxyMode = 'nftables' | 'ebpf' | 'iptables' | 'ipvs'
+
+/**
+ * A data plane that carries Services. In mode ebpf the agent keeps an nftables one beside it, for what sockets do not
+ * see: forwarded packets, node ports, clients outside.
+ */
+export interface ServiceDataplane<Program, Change> extends Dataplane<Program, Change> {
+	/** The program of a cluster without Services: bringing a node to it leaves nothing of this data plane in the kernel. */
+	readonly empty: Program
+	/** Programs cross sockets as JSON: what `read` gave on a node is evaluated elsewhere. */
+	toJson(program: Program): unknown
+	fromJson(json: unknown): Program
+	/** Closes descriptors; what is installed stays. */
+	close(): void
+}

@@ -44,6 +44,7 @@ function serve(policy: 'Cluster' | 'Local', client: ServiceClient, ...endpoints:
 		publishNotReadyAddresses: false,
 		internalTrafficPolicy: policy,
 		externalTrafficPolicy: 'Cluster',
+		externalIps: [],
 		ports: [port],
 		origin,
 	}

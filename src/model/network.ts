@@ -31,6 +31,8 @@ export interface NetworkConfig {
 	readonly mtu: number
 	/** ClusterIP of the cluster DNS Service, undefined where there is none. */
 	readonly dnsServiceIp?: Ip
+	/** Networks whose node addresses answer for node ports. Undefined: the primary address of each family. */
+	readonly nodePortAddresses?: readonly Cidr[]
 	/** resolv.conf of the nodes, which pods with dnsPolicy Default inherit. Undefined: it names no server. */
 	readonly nodeDns?: ResolverConfig
 }
@@ -117,6 +119,12 @@ export interface Service {
 	readonly sessionAffinity?: number
 	readonly internalTrafficPolicy: 'Cluster' | 'Local'
 	readonly externalTrafficPolicy: 'Cluster' | 'Local'
+	/** spec.externalIPs, where the cluster allows them. */
+	readonly externalIps: readonly Ip[]
+	/** Set exactly for type LoadBalancer. */
+	readonly loadBalancer?: ServiceLoadBalancer
+	/** Answers whether this node has a ready endpoint. Only type LoadBalancer with externalTrafficPolicy Local. */
+	readonly healthCheckNodePort?: number
 	readonly ports: readonly ServicePort[]
 	/** Endpoints of slices without ports (port 0): names of a headless Service that has no port. */
 	readonly addresses?: readonly Endpoint[]
@@ -125,7 +133,28 @@ export interface Service {
 	readonly fields?: Readonly<Partial<Record<ServiceField, Origin>>>
 }
 
+export interface ServiceLoadBalancer {
+	/** Undefined: the cluster's default one. */
+	readonly class?: string
+	/** status.loadBalancer.ingress: what was given. */
+	readonly ingress: readonly {
+		readonly ip?: Ip
+		readonly hostname?: string
+		readonly ipMode: 'VIP' | 'Proxy'
+	}[]
+	/** spec.loadBalancerIP: what is asked for. */
+	readonly requestedIp?: Ip
+	/** spec.loadBalancerSourceRanges (or the annotation of old); empty: everybody may. */
+	readonly sourceRanges: readonly Cidr[]
+	readonly allocateNodePorts: boolean
+}
+
 export type ServiceField =
+	| 'externalIPs'
+	| 'loadBalancerSourceRanges'
+	| 'loadBalancerIP'
+	| 'loadBalancerClass'
+	| 'healthCheckNodePort'
 	| 'type'
 	| 'clusterIP'
 	| 'selector'

@@ -270,6 +270,7 @@ export function sketchService(sketch: ServiceSketch): Service {
 		publishNotReadyAddresses: false,
 		internalTrafficPolicy: 'Cluster',
 		externalTrafficPolicy: 'Cluster',
+		externalIps: [],
 		ports: sketch.ports.map(
 			(p, i): ServicePort => ({
 				name: `p${i}`,

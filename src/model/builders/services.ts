@@ -1,14 +1,14 @@
 // Services of the model with their endpoints. EndpointSlices alone say which endpoints there are: controllers keep
 // them for Services with a selector, people for those without.
 
-import { type Ip, tryParseIp } from '../../base/ip.ts'
+import { type Ip, tryParseCidr, tryParseIp } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table } from '../../base/table.ts'
 import type * as core from '../../kube/objects/core.ts'
 import type * as discovery from '../../kube/objects/discovery.ts'
 import { serviceNameLabel } from '../../kube/objects/discovery.ts'
 import { namespacedKey, type ObjectKey } from '../../kube/objects/meta.ts'
 import { compareEndpoints } from '../address-order.ts'
-import type { Endpoint, Service, ServiceField, ServicePort } from '../network.ts'
+import type { Endpoint, Service, ServiceField, ServiceLoadBalancer, ServicePort } from '../network.ts'
 import type { Origin } from '../origin.ts'
 import { share } from '../share.ts'
 import { type ClusterState, originOf } from '../state.ts'
@@ -91,6 +91,11 @@ function readService(
 			: {}),
 		internalTrafficPolicy: spec.internalTrafficPolicy ?? 'Cluster',
 		externalTrafficPolicy: spec.externalTrafficPolicy ?? 'Cluster',
+		externalIps: type === 'ExternalName' ? [] : (spec.externalIPs ?? []).flatMap((ip) => tryParseIp(ip) ?? []),
+		...(type === 'LoadBalancer' ? { loadBalancer: readLoadBalancer(object) } : {}),
+		...(type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local' && spec.healthCheckNodePort
+			? { healthCheckNodePort: spec.healthCheckNodePort }
+			: {}),
 		ports: (spec.ports ?? []).map((port, i): ServicePort => {
 			const protocol = port.protocol ?? 'TCP'
 			const portName = port.name ?? ''
@@ -111,6 +116,30 @@ function readService(
 	}
 }
 
+/** The annotation is what came before the field, which wins where both are set. */
+const sourceRangesAnnotation = 'service.beta.kubernetes.io/load-balancer-source-ranges'
+
+function readLoadBalancer(object: core.Service): ServiceLoadBalancer {
+	const spec = object.spec ?? {}
+	const ranges =
+		spec.loadBalancerSourceRanges ?? object.metadata.annotations?.[sourceRangesAnnotation]?.split(',') ?? []
+	const requestedIp = spec.loadBalancerIP ? tryParseIp(spec.loadBalancerIP) : undefined
+	return {
+		...(spec.loadBalancerClass ? { class: spec.loadBalancerClass } : {}),
+		ingress: (object.status?.loadBalancer?.ingress ?? []).map(({ ip, hostname, ipMode }) => {
+			const parsed = ip ? tryParseIp(ip) : undefined
+			return {
+				...(parsed === undefined ? {} : { ip: parsed }),
+				...(hostname ? { hostname } : {}),
+				ipMode: ipMode ?? 'VIP',
+			}
+		}),
+		...(requestedIp === undefined ? {} : { requestedIp }),
+		sourceRanges: ranges.flatMap((text) => tryParseCidr(text.trim()) ?? []),
+		allocateNodePorts: spec.allocateLoadBalancerNodePorts !== false,
+	}
+}
+
 /** A headless Service without ports still publishes names for its endpoints. */
 function portless(headless: boolean, endpointsOf: EndpointsOf): Pick<Service, 'addresses'> {
 	if (!headless) return {}
@@ -128,6 +157,11 @@ const decisive: readonly ServiceField[] = [
 	'sessionAffinity',
 	'trafficDistribution',
 	'publishNotReadyAddresses',
+	'externalIPs',
+	'loadBalancerSourceRanges',
+	'loadBalancerIP',
+	'loadBalancerClass',
+	'healthCheckNodePort',
 ]
 
 function fieldOrigins(state: ClusterState, key: ObjectKey, spec: core.ServiceSpec): Service['fields'] {
