@@ -2,6 +2,8 @@
 
 import type { Clock } from '../base/clock.ts'
 import { emptyTable } from '../base/table.ts'
+import { changedPorts, isLeftBehind } from '../dataplane/hostports/flush.ts'
+import { createHostports } from '../dataplane/hostports/hostports.ts'
 import type { LinksChange } from '../dataplane/links/diff.ts'
 import { createLinks } from '../dataplane/links/links.ts'
 import { lostBackends } from '../dataplane/nftables/flush.ts'
@@ -40,6 +42,29 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		},
 	})
 
+	const hostports = createHostports({ netns })
+	const ports = createPlane('hostports', {
+		diff: hostports.diff,
+		read: hostports.read,
+		async apply(changes) {
+			const outcome = await hostports.apply(changes)
+			if (outcome.ok) forgetPorts(changes)
+			return outcome
+		},
+	})
+
+	/** Likewise where a UDP host port is new or leads elsewhere. */
+	function forgetPorts(changes: readonly NftChange[]): void {
+		for (const port of changedPorts(changes)) {
+			conntrack ??= inNetnsAt(netns, openConntrack)
+			const all = readConntrack(conntrack, { original: { protocol: 'UDP', destinationPort: port.number } }, port.family)
+			deleteConnections(
+				conntrack,
+				all.filter((c) => isLeftBehind(c, port)),
+			)
+		}
+	}
+
 	/**
 	 * UDP has no end: connection tracking would go on sending a client's datagrams to the endpoint it once chose.
 	 * TCP connections are left alone, so that one that is being closed in good order can.
@@ -70,17 +95,20 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 				if (failed === undefined) throw e
 			}
 			await services.bring(nftables.compile(model, node))
+			await ports.bring(hostports.compile(model, node))
 			if (failed !== undefined) throw failed
 		},
 		async repair() {
 			const drifted: string[] = []
-			for (const plane of [wiring, services]) if ((await plane.repair()) > 0) drifted.push(plane.name)
+			for (const plane of [wiring, services, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
 			return drifted
 		},
+		// The Services' plane reads every table of the namespace, that of the host ports too.
 		read: async () => ({ node, links: await wiring.read(), nftables: await services.read() }),
 		close() {
 			links.close()
 			nftables.close()
+			hostports.close()
 			conntrack?.close()
 		},
 	}

@@ -115,9 +115,9 @@ export function openConntrack(): NetlinkSocket {
 	return new NetlinkSocket(NETLINK_NETFILTER, { receiveBuffer: 1 << 20 })
 }
 
-/** The connections a filter lets through, all without one. `family` 4 unless the filter has IPv6 addresses. */
-export function readConntrack(socket: NetlinkSocket, filter: ConnectionFilter = {}): Connection[] {
-	const family = filterFamily(filter)
+/** The connections a filter lets through, all without one; of `version`, which the addresses of the filter say, else 4. */
+export function readConntrack(socket: NetlinkSocket, filter: ConnectionFilter = {}, version?: 4 | 6): Connection[] {
+	const family = version === undefined ? filterFamily(filter) : version === 6 ? AF_INET6 : AF_INET
 	const ask = (withFilter: boolean) =>
 		socket
 			.dump((e) => {

@@ -94,6 +94,10 @@ export interface ContainerPort {
 	readonly name?: string
 	readonly port: number
 	readonly protocol: Protocol
+	/** The port of the node that leads here; undefined for a hostNetwork pod, whose ports are the node's own. */
+	readonly hostPort?: number
+	/** The only address of the node it is on; undefined: all. `0.0.0.0` and `::` are all of their family. */
+	readonly hostIp?: Ip
 	readonly origin: Origin
 }
 

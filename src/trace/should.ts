@@ -104,8 +104,14 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			return
 		}
 		case 'translate': {
-			if (step.what === 'source')
-				draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
+			if (step.what === 'destination') {
+				// Without an endpoint chosen before: a port of the node.
+				const d = draft('service')
+				if (d.result !== undefined) return
+				d.result = `${step.after.destination}:${step.after.destinationPort}`
+				d.text = `${note[0] ?? 'a port of the node'} → ${d.result}`
+				d.because.push(...step.because)
+			} else draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
 			return
 		}
 		case 'policy': {

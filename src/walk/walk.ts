@@ -5,6 +5,7 @@
 import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
 import { servingEndpoints } from '../model/endpoints.ts'
+import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
 import { decide, type Peer } from '../model/policy.ts'
@@ -167,7 +168,7 @@ function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace
 		return [lost(w, way, place, 'loop', 'drop', [node.origin], 'the packet was here before, with this destination')]
 	}
 	const front = frontendOf(w.model, way.packet, node)
-	if (front === undefined) return route(w, way, node, arrival, way.packet, undefined)
+	if (front === undefined) return route(w, throughHostPort(w, way, node), node, arrival, way.packet, undefined)
 	const { service } = front
 	if (front.kind === 'unknown-port') {
 		const ports = service.ports.map((p) => `${p.port}/${p.protocol}`).join(', ')
@@ -193,6 +194,28 @@ function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace
 		const chosen = translate(known, place, service, endpoint, of, serving.because)
 		return route(w, chosen, node, arrival, way.packet, masquerade)
 	})
+}
+
+/** A port of the node that leads to a pod of it, translated; the way as it is where the packet is for none. */
+function throughHostPort(w: Walk, way: Way, node: Node): Way {
+	const { packet } = way
+	const found = hostPortAt(w.model, node, packet.destination, packet.protocol, packet.destinationPort)
+	if (found === undefined) return way
+	const after: Packet = { ...packet, destination: found.to.ip, destinationPort: found.to.port }
+	const note = `hostPort ${found.number}/${found.protocol} of pod "${found.pod.key}"`
+	const because = [found.port.origin]
+	return stepAt(
+		{ ...way, packet: after },
+		{ node: node.name },
+		{
+			step: 'translate',
+			before: packet,
+			after,
+			what: 'destination',
+			because,
+			note,
+		},
+	)
 }
 
 function arrivesFromCluster(model: NetworkModel, source: Ip): boolean {

@@ -111,11 +111,17 @@ function readPorts(spec: kube.PodSpec, origin: (field: string) => Origin): Conta
 		for (const [i, container] of list.entries()) {
 			if (field === 'initContainers' && container.restartPolicy !== 'Always') continue
 			for (const [j, port] of (container.ports ?? []).entries()) {
+				const hostIp = port.hostIP ? tryParseIp(port.hostIP) : undefined
+				// An address that cannot be read is a finding, and nothing listens for it.
+				const unread = !!port.hostIP && hostIp === undefined
+				const hostPort = spec.hostNetwork === true || unread ? 0 : (port.hostPort ?? 0)
 				ports.push({
 					container: container.name,
 					...(port.name ? { name: port.name } : {}),
 					port: port.containerPort,
 					protocol: port.protocol ?? 'TCP',
+					...(hostPort === 0 ? {} : { hostPort }),
+					...(hostPort === 0 || hostIp === undefined ? {} : { hostIp }),
 					origin: origin(`spec.${field}[${i}].ports[${j}]`),
 				})
 			}

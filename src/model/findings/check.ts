@@ -7,6 +7,7 @@ import type { AddressOwner } from '../network.ts'
 import type { ObjectKey } from '../origin.ts'
 import type { ClusterState } from '../state.ts'
 import { checkAddresses } from './addresses.ts'
+import { checkHostPorts } from './host-ports.ts'
 import { indexPods, type PodIndex } from './pod-index.ts'
 import { checkPolicies } from './policies.ts'
 import { checkServices } from './services.ts'
@@ -26,6 +27,7 @@ const checks: readonly ((input: CheckInput) => Iterable<Finding>)[] = [
 	checkSlices,
 	checkAddresses,
 	checkPolicies,
+	checkHostPorts,
 ]
 
 /** Sorted by code, then text, so that the order does not depend on the order of events. */
