@@ -7,7 +7,7 @@ import type { Served } from './registry.ts'
 import { badRequest, invalid } from './status.ts'
 import { type FieldValidation, readObject } from './validate/fields.ts'
 import { checkMetadata, checkMetadataUpdate } from './validate/metadata.ts'
-import { validateObject } from './validate/objects.ts'
+import { checkStatus, validateObject } from './validate/objects.ts'
 import { Report } from './validate/report.ts'
 
 export type { FieldValidation }
@@ -113,6 +113,7 @@ export function checkMetadataOnly(served: Served, object: UnknownObject, before:
 	const after = object as unknown as JsonObject
 	checkMetadata(after, `${served.resource.group}/${served.resource.kind}`, report)
 	checkMetadataUpdate(before as unknown as JsonObject, after, report)
+	checkStatus(`${served.resource.group}/${served.resource.kind}`, after, before as unknown as JsonObject, report)
 	const causes = served.custom ? report.causes.concat(ownFaults(served, object, before)) : report.causes
 	if (causes.length > 0) throw invalid(served.resource, object.metadata.name ?? '', causes)
 }

@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts'
 import { type Cidr, parseCidr } from '../base/ip.ts'
 import type { Transport } from '../kube/transport.ts'
 import { type AdmitHook, createAdmission } from './admit/admission.ts'
+import { keepAddresses } from './admit/ip-addresses.ts'
 import type { Api, User } from './api.ts'
 import { createAccountSecrets } from './auth/account-secrets.ts'
 import { createAccountVolumes } from './auth/account-volume.ts'
@@ -111,12 +112,13 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		now: () => `${new Date(clock.now()).toISOString().slice(0, 19)}Z`,
 	}
 	const transport: Transport = (request) => handle(api, request, admin)
+	const onFailure = (e: unknown) => options.onFault?.(e, new Request('http://kubernetes/'))
+	const stopAddresses = keepAddresses(store, { now: api.now, onFailure })
 	await serveDefinitions(api)
 	await Promise.all([
 		bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) }),
 		reconcileDefaults(store, transport),
 	])
-	const onFailure = (e: unknown) => options.onFault?.(e, new Request('http://kubernetes/'))
 	const aggregation = startAggregation(store, transport, onFailure)
 	await aggregation.settle()
 	const { signer } = options
@@ -129,6 +131,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 		registry,
 		close() {
 			stopExpiry()
+			stopAddresses()
 			aggregation.close()
 			signing?.close()
 			authorizer.close()

@@ -9,7 +9,7 @@ import type { Store } from '../store.ts'
 import { prepareJob } from './jobs.ts'
 import { checkNamespace, prepareNamespace, protectNamespace } from './namespaces.ts'
 import { preparePod } from './pods.ts'
-import { createServiceAllocator } from './services.ts'
+import { createServiceAllocator, prepareServiceStatus } from './services.ts'
 
 export interface AdmitContext {
 	readonly dryRun: boolean
@@ -55,7 +55,9 @@ export function createAdmission(
 			return hooked(served, out, undefined, context)
 		},
 		update(served, object, before, context) {
-			const out = served.storage === 'namespaces' ? prepareNamespace(object) : object
+			let out = object
+			if (served.storage === 'namespaces') out = prepareNamespace(out)
+			else if (served.storage === 'services') out = prepareServiceStatus(out)
 			return hooked(served, out, before, context)
 		},
 		delete(served, object) {

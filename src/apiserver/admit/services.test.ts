@@ -140,10 +140,37 @@ describe('dual stack', () => {
 		assert.deepEqual(await of('e', { clusterIPs: ['fd00::5'], clusterIP: 'fd00::5' }), [['IPv6'], 1, 'SingleStack'])
 		assert.deepEqual(await of('a', { ipFamilyPolicy: 'PreferDualStack' }), [['IPv4', 'IPv6'], 2, 'PreferDualStack'])
 		await assert.rejects(c.write('x', { ...web, ipFamilies: ['IPv4', 'IPv4'] }), /Duplicate value: "IPv4"/)
+		for (const more of [{ ipFamilyPolicy: 'SingleStack' }, {}]) {
+			await assert.rejects(
+				c.write('x', { ...web, ...more, ipFamilies: ['IPv4', 'IPv6'] }),
+				/spec.ipFamilyPolicy: .*when multiple IP families are specified/,
+			)
+		}
 		await assert.rejects(
-			c.write('x', { ...web, ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv4', 'IPv6'] }),
-			/when multiple IP families/,
+			c.write('x', { ...web, clusterIP: '10.96.0.9', clusterIPs: ['10.96.0.9', 'fd00::9'] }),
+			/when multiple cluster IPs are specified/,
 		)
+		await assert.rejects(c.write('x', { ...web, clusterIPs: ['10.96.0.9'] }), /must be empty when `clusterIP`/)
+	})
+	test('the second family goes when SingleStack is said, and only then', async () => {
+		const c = cluster(two)
+		const both = await c.write('a', { ...web, ipFamilyPolicy: 'PreferDualStack' })
+		const [v4, v6] = both.clusterIPs as string[]
+		// A client that says nothing changes nothing.
+		assert.deepEqual((await c.write('a', { ...web, ipFamilyPolicy: 'PreferDualStack' })).clusterIPs, [v4, v6])
+		await assert.rejects(c.write('a', { ...both, clusterIPs: [v4] }), /must be 'SingleStack' to release the secondary/)
+		await assert.rejects(
+			c.write('a', { ...both, ipFamilies: ['IPv4'] }),
+			/must be 'SingleStack' to release the secondary IP family/,
+		)
+		const one = await c.write('a', { ...both, ipFamilyPolicy: 'SingleStack' })
+		assert.deepEqual([one.clusterIPs, one.ipFamilies], [[v4], ['IPv4']])
+		assert.deepEqual(
+			(await c.write('b', { ...web, clusterIP: v6, clusterIPs: [v6], ipFamilies: ['IPv6'] })).clusterIPs,
+			[v6],
+		)
+		const again = await c.write('a', { ...one, ipFamilyPolicy: 'RequireDualStack' })
+		assert.deepEqual((again.clusterIPs as string[]).length, 2)
 	})
 	test('prefer is content with one family, require is not', async () => {
 		const c = cluster()
@@ -180,10 +207,26 @@ describe('node ports', () => {
 		await assert.rejects(c.write('b', node(port({ nodePort: 80 }))), /The range of valid ports is 30000-32767/)
 		const twice = node(port({ nodePort: 30002 }), port({ port: 81, nodePort: 30002 }))
 		await assert.rejects(c.write('b', twice), /spec.ports\[1\].nodePort: Duplicate value: 30002/)
-		await assert.rejects(
-			c.write('b', { ...web, ports: [port({ nodePort: 30005 })] }),
-			/may not be used when `type` is 'ClusterIP'/,
-		)
+	})
+
+	test('a range of its own, the band of a small one, and none of the smallest', async () => {
+		for (const [from, to, first] of [
+			[30000, 32767, 30086],
+			[40000, 40099, 40016],
+			[40000, 40015, 40000],
+			[20000, 40000, 20128],
+		] as const) {
+			const c = cluster({ ports: { from, to } })
+			assert.deepEqual(nodePorts(await c.write('a', node(port()))), [first])
+			await assert.rejects(c.write('b', node(port({ nodePort: to + 1 }))), new RegExp(`valid ports is ${from}-${to}`))
+		}
+	})
+
+	test('a port keeps its node port by its name, whatever else of it changes', async () => {
+		const c = cluster()
+		const [a] = nodePorts(await c.write('a', node(port({ name: 'web' }))))
+		assert.deepEqual(nodePorts(await c.write('a', node(port({ name: 'web', port: 8080, protocol: 'UDP' })))), [a])
+		assert.notDeepEqual(nodePorts(await c.write('a', node(port({ name: 'other' })))), [a])
 	})
 
 	test('one number for both protocols of a port', async () => {
@@ -201,6 +244,43 @@ describe('node ports', () => {
 		assert.ok((local.healthCheckNodePort as number) >= 30000)
 		assert.notEqual(local.healthCheckNodePort, nodePorts(local)[0])
 		assert.equal((await c.write('b', { ...balancer, externalTrafficPolicy: 'Cluster' })).healthCheckNodePort, undefined)
+	})
+
+	test('the port of a health check is the load balancer’s that has local traffic, and stays', async () => {
+		const c = cluster()
+		const local = { ...web, type: 'LoadBalancer', externalTrafficPolicy: 'Local' }
+		const had = (await c.write('a', local)).healthCheckNodePort
+		assert.equal((await c.write('a', local)).healthCheckNodePort, had)
+		await assert.rejects(
+			c.write('a', { ...local, healthCheckNodePort: 30001 }),
+			/spec.healthCheckNodePort: .*cannot change healthCheckNodePort/,
+		)
+		assert.equal((await c.write('b', { ...local, healthCheckNodePort: 30002 })).healthCheckNodePort, 30002)
+		await assert.rejects(c.write('d', { ...local, healthCheckNodePort: 30002 }), /already allocated/)
+	})
+
+	test('what a new type has no use for goes, if the client left it as it was', async () => {
+		const c = cluster()
+		const balancer = await c.write('a', {
+			...web,
+			type: 'LoadBalancer',
+			externalTrafficPolicy: 'Local',
+			allocateLoadBalancerNodePorts: true,
+			loadBalancerClass: 'example.com/a',
+		})
+		const cluster1 = await c.write('a', { ...balancer, type: 'ClusterIP' })
+		for (const field of [
+			'externalTrafficPolicy',
+			'allocateLoadBalancerNodePorts',
+			'loadBalancerClass',
+			'healthCheckNodePort',
+		])
+			assert.equal(cluster1[field], undefined, field)
+		assert.deepEqual(nodePorts(cluster1), [undefined])
+		assert.equal(cluster1.clusterIP, balancer.clusterIP)
+		const external = await c.write('a', { ...cluster1, type: 'ExternalName', externalName: 'a.test' })
+		for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy'])
+			assert.equal(external[field], undefined, field)
 	})
 
 	test('a full range is said to be full', async () => {

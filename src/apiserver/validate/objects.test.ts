@@ -85,11 +85,6 @@ const cases: [name: string, object: JsonObject, faults: (string | RegExp)[]][] =
 		['spec.ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'],
 	],
 	[
-		'node ports',
-		make('Service', { spec: { type: 'NodePort', ports: [{ port: 1, nodePort: 80 }] } }),
-		[/nodePort: Invalid value: 80: provided port is not in the valid range\. The range of valid ports is 30000-32767/],
-	],
-	[
 		'a node port of a ClusterIP Service',
 		make('Service', { spec: { ports: [{ port: 1, nodePort: 30000 }] } }),
 		["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],

@@ -7,18 +7,20 @@ import * as core from './core.ts'
 import { checkMetadata, checkMetadataUpdate } from './metadata.ts'
 import * as network from './network.ts'
 import { checkPod, checkPodTemplate, checkPodUpdate } from './pod.ts'
-import { objectAt, Report } from './report.ts'
-import { checkService, checkServiceUpdate } from './service.ts'
+import { objectAt, objectsAt, Report } from './report.ts'
+import { checkIngressPoint, checkService, checkServiceStatus, checkServiceUpdate } from './service.ts'
 import * as workloads from './workloads.ts'
 
 interface Rules {
 	readonly check?: (object: JsonObject, report: Report) => void
 	readonly checkUpdate?: (before: JsonObject, after: JsonObject, report: Report) => void
+	/** Of an update of the status. */
+	readonly checkStatus?: (after: JsonObject, before: JsonObject, report: Report) => void
 }
 
 /** By group and kind. A kind that is not here has its metadata and its enumerations checked. */
 const rules: Readonly<Record<string, Rules>> = {
-	'/Service': { check: checkService, checkUpdate: checkServiceUpdate },
+	'/Service': { check: checkService, checkUpdate: checkServiceUpdate, checkStatus: checkServiceStatus },
 	'/Pod': { check: checkPod, checkUpdate: checkPodUpdate },
 	'/PodTemplate': {
 		check: (object, report) =>
@@ -41,7 +43,7 @@ const rules: Readonly<Record<string, Rules>> = {
 		checkUpdate: network.checkEndpointSliceUpdate,
 	},
 	'networking.k8s.io/NetworkPolicy': { check: network.checkNetworkPolicy },
-	'networking.k8s.io/Ingress': { check: network.checkIngress },
+	'networking.k8s.io/Ingress': { check: network.checkIngress, checkStatus: checkIngressStatus },
 	'networking.k8s.io/IngressClass': { check: network.checkIngressClass, checkUpdate: network.checkIngressClassUpdate },
 	'networking.k8s.io/IPAddress': { check: network.checkIpAddress, checkUpdate: network.checkIpAddressUpdate },
 	'networking.k8s.io/ServiceCIDR': { check: network.checkServiceCidr },
@@ -89,6 +91,17 @@ export function validateObject(object: JsonObject, before?: JsonObject, schema?:
 		checkEnums(object.spec, spec, 'spec', known, report)
 	}
 	return report.causes
+}
+
+/** What is wrong with the status of an object that takes the place of `before`'s; into `report`. */
+export function checkStatus(groupKind: string, after: JsonObject, before: JsonObject, report: Report): void {
+	if (Object.hasOwn(rules, groupKind)) rules[groupKind]!.checkStatus?.(after, before, report)
+}
+
+function checkIngressStatus(ingress: JsonObject, _before: JsonObject, report: Report): void {
+	objectsAt(objectAt(objectAt(ingress, 'status'), 'loadBalancer'), 'ingress').forEach((point, i) => {
+		checkIngressPoint(point, `status.loadBalancer.ingress[${i}]`, report)
+	})
 }
 
 /** Values of closed sets, where no rule of the kind has spoken about the field. */

@@ -7,9 +7,6 @@ import { cidrFaults, ipFaults, labelFaults, portNameFaults, qualifiedNameFaults,
 import { isSet, objectAt, objectsAt, type Report, textAt, textsAt } from './report.ts'
 
 export const protocols = ['SCTP', 'TCP', 'UDP']
-/** The range of node ports a server has if it is not told otherwise. */
-const firstNodePort = 30000
-const lastNodePort = 32767
 
 export function checkService(service: JsonObject, report: Report): void {
 	const spec = objectAt(service, 'spec')
@@ -65,12 +62,6 @@ function checkPorts(ports: readonly JsonObject[], type: string, report: Report):
 		if (typeof nodePort === 'number' && nodePort !== 0) {
 			if (type === 'ClusterIP' || type === 'ExternalName')
 				report.forbidden(`${at}.nodePort`, `may not be used when \`type\` is '${type}'`)
-			else if (nodePort < firstNodePort || nodePort > lastNodePort)
-				report.invalid(
-					`${at}.nodePort`,
-					nodePort,
-					`provided port is not in the valid range. The range of valid ports is ${firstNodePort}-${lastNodePort}`,
-				)
 			const nodeKey = `${protocol} ${nodePort}`
 			if (nodePorts.has(nodeKey)) report.duplicate(`${at}.nodePort`, nodePort)
 			nodePorts.add(nodeKey)
@@ -188,6 +179,36 @@ function checkPolicies(spec: JsonObject, type: string, report: Report): void {
 			report.forbidden('spec.loadBalancerClass', "may only be used when `type` is 'LoadBalancer'")
 		else report.invalidFor('spec.loadBalancerClass', loadBalancerClass, qualifiedNameFaults(String(loadBalancerClass)))
 	}
+}
+
+/** What a load balancer says of itself, in the status of a Service (ValidateLoadBalancerStatus). */
+export function checkServiceStatus(service: JsonObject, before: JsonObject, report: Report): void {
+	const balancer = objectAt(objectAt(service, 'status'), 'loadBalancer')
+	const points = objectsAt(balancer, 'ingress')
+	const type = textAt(objectAt(service, 'spec'), 'type')
+	const same = sameJson(balancer, objectAt(objectAt(before, 'status'), 'loadBalancer'))
+	if (same) return
+	const at = 'status.loadBalancer.ingress'
+	if (type !== 'LoadBalancer' && points.length > 0)
+		report.forbidden(at, 'may only be used when `spec.type` is "LoadBalancer"')
+	points.forEach((point, i) => {
+		checkIngressPoint(point, `${at}[${i}]`, report)
+		if (textAt(point, 'ip') === '') {
+			if (isSet(point.ipMode)) report.forbidden(`${at}[${i}].ipMode`, 'may not be specified when `ip` is not set')
+		} else if (!isSet(point.ipMode)) {
+			if (type === 'LoadBalancer') report.required(`${at}[${i}].ipMode`, 'must be specified when `ip` is set')
+		} else report.oneOf(`${at}[${i}].ipMode`, point.ipMode, ['Proxy', 'VIP'])
+	})
+}
+
+/** An address or a name of a load balancer. */
+export function checkIngressPoint(point: JsonObject, at: string, report: Report): void {
+	const ip = textAt(point, 'ip')
+	if (ip !== '') report.invalidFor(`${at}.ip`, ip, ipFaults(ip))
+	const hostname = textAt(point, 'hostname')
+	if (hostname === '') return
+	report.invalidFor(`${at}.hostname`, hostname, subdomainFaults(hostname))
+	if (tryParseIp(hostname)) report.invalid(`${at}.hostname`, hostname, 'must be a DNS name, not an IP address')
 }
 
 export function checkServiceUpdate(before: JsonObject, after: JsonObject, report: Report): void {
