@@ -69,8 +69,8 @@ export function serve(
 	server: ApiServer,
 	prefix = '',
 ): void {
-	// Longer than clients keep idle connections (Go: 90 s), so that it is they who close them.
-	http.keepAliveTimeout = 120_000
+	// Much longer than clients keep idle connections (Go: 90 s), so that it is they who close them.
+	http.keepAliveTimeout = 600_000
 	http.on('request', (request, response) => void answerRequest(server, request, response, { identify, prefix }))
 	http.on('upgrade', (request, socket, head) => answerUpgrade(server, request, socket, head, { identify, prefix }))
 	http.on('clientError', (_, socket) => {

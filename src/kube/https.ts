@@ -62,7 +62,8 @@ export function transportOf(access: ClusterAccess): HttpsTransport {
 				if (request.signal.aborted) throw request.signal.reason
 				// The server may close a kept connection just as we use it; asking once more is safe where nothing is changed.
 				const { reused, code } = e as { reused?: boolean; code?: string }
-				if (reused && code === 'ECONNRESET' && request.method === 'GET' && attempt === 0) continue
+				const lost = code === 'ECONNRESET' || code === 'EPIPE'
+				if (reused && lost && /^(?:GET|HEAD|OPTIONS)$/.test(request.method) && attempt < 3) continue
 				throw unreachable(access, e)
 			}
 		}
