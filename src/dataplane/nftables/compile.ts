@@ -14,9 +14,9 @@ import {
 	type Service,
 } from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
+import { originComment } from '../origin.ts'
 import { contribute, type Emit, type Vantage } from './contribute.ts'
 import { endpointsOf, type Family, largestClass, makeSet, names, tableName } from './layout.ts'
-import { originComment } from '../origin.ts'
 import { chainsOf, type Shape, shapeText } from './skeleton.ts'
 
 type Elements = Table<string, NftElement>

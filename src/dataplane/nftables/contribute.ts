@@ -5,8 +5,8 @@ import { familyOf, type Ip } from '../../base/ip.ts'
 import { bareElement, type NftElement } from '../../linux/nft/program.ts'
 import { servingEndpoints } from '../../model/endpoints.ts'
 import type { AddressOwner, NodeName, Service, ServicePort } from '../../model/network.ts'
-import { affinitySet, endpointsOf, type Family, largestClass, names, pickChain } from './layout.ts'
 import { originComment } from '../origin.ts'
+import { affinitySet, endpointsOf, type Family, largestClass, names, pickChain } from './layout.ts'
 
 /** The node the program is for. */
 export interface Vantage {

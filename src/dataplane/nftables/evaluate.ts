@@ -6,8 +6,8 @@ import { describeHandle, type EvaluationContext, evaluateProgram, type NftHit } 
 import type { NftProgram } from '../../linux/nft/program.ts'
 import { defaultOrigin, type Origin } from '../../model/origin.ts'
 import type { Evaluated, RuleHit } from '../dataplane.ts'
-import { isEndpointMap } from './layout.ts'
 import { parseOrigin } from '../origin.ts'
+import { isEndpointMap } from './layout.ts'
 
 export { type EvaluationContext, NotEvaluable } from '../../linux/nft/evaluate.ts'
 
