@@ -3,6 +3,7 @@
 
 import { tryParseIp } from '../base/ip.ts'
 import { buildAddresses } from './builders/addresses.ts'
+import { buildFrontends } from './builders/frontends.ts'
 import type { BuildInput, LastBuild } from './builders/input.ts'
 import { buildNamespaces, buildNodes } from './builders/nodes.ts'
 import { buildPods } from './builders/pods.ts'
@@ -43,13 +44,15 @@ export function build(
 	const policies = buildPolicies(input)
 	const { addresses, claims } = buildAddresses(input, { nodes, services, pods })
 
-	const parts = { config, nodes, pods, services, addresses, policies, namespaces }
-	const index = { slicesByService, podsByOwner, claims }
+	const { frontends, frontendClaims } = buildFrontends(input, { services, addresses })
+
+	const parts = { config, nodes, pods, services, addresses, frontends, policies, namespaces }
+	const index = { slicesByService, podsByOwner, claims, frontendClaims }
 	let findings: readonly Finding[] | undefined
 	const model: NetworkModel = {
 		...parts,
 		get findings() {
-			findings ??= check({ state, model: parts, claims, slicesByService })
+			findings ??= check({ state, model: parts, claims, frontendClaims, slicesByService })
 			return findings
 		},
 	}
@@ -58,7 +61,7 @@ export function build(
 }
 
 function readConfig(state: ClusterState): NetworkConfig {
-	const { clusterDomain, podCidrs, serviceCidrs, mtu, dnsService, nodeDns } = state.config
+	const { clusterDomain, podCidrs, serviceCidrs, mtu, dnsService, nodeDns, nodePortAddresses } = state.config
 	const spec = state.services.get(dnsService)?.spec
 	const dnsServiceIp = state.config.dnsServiceIp ?? tryParseIp(spec?.clusterIP ?? spec?.clusterIPs?.[0] ?? '')
 	return {
@@ -68,5 +71,6 @@ function readConfig(state: ClusterState): NetworkConfig {
 		mtu,
 		...(dnsServiceIp === undefined ? {} : { dnsServiceIp }),
 		...(nodeDns === undefined ? {} : { nodeDns }),
+		...(nodePortAddresses === undefined ? {} : { nodePortAddresses }),
 	}
 }

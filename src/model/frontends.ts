@@ -6,7 +6,7 @@ import { type Cidr, cidrContains, familyOf, type Ip, type IpFamily } from '../ba
 import type { Protocol } from '../base/packet.ts'
 import { type ServingEndpoints, servingEndpoints } from './endpoints.ts'
 import type { NetworkModel, Node, NodeName, Service, ServicePort } from './network.ts'
-import { defaultOrigin, type Origin } from './origin.ts'
+import { defaultOrigin, type ObjectKey, type Origin } from './origin.ts'
 
 export type FrontendKind = 'cluster-ip' | 'external-ip' | 'load-balancer' | 'node-port'
 
@@ -20,7 +20,10 @@ export interface Frontend {
 	readonly port: number
 	/** Which of the two traffic policies counts. */
 	readonly traffic: 'internal' | 'external'
-	/** loadBalancerSourceRanges of the family; clients outside of them are dropped. Undefined: everybody may. */
+	/**
+	 * loadBalancerSourceRanges of the family; clients outside of them are dropped, before any other decision, pods and
+	 * nodes as well. Undefined: everybody may.
+	 */
 	readonly sourceRanges?: readonly Cidr[]
 	readonly origin: Origin
 }
@@ -46,41 +49,125 @@ const anyNode = defaultOrigin(
 )
 const ownNode = defaultOrigin('this node itself asks: the answer must come back to it')
 
-/** Every frontend of one port, ClusterIPs first. Empty for headless Services and ExternalName. */
+/**
+ * Every frontend of one port, ClusterIPs first, each address once. Empty for headless Services, for ExternalName, while
+ * no ClusterIP is allocated, and where a label leaves the Service to another proxy. Addresses of a family of which the
+ * Service has no ClusterIP are left out: it is not proxied in that family. An address that is the load balancer's and
+ * in externalIPs, too, is the load balancer's, so that its source ranges hold.
+ *
+ * Ranges of the other family alone restrict nothing in this one. Node ports are never subject to them.
+ */
 export function frontendsOf(service: Service, port: ServicePort): readonly Frontend[] {
-	if (service.headless || service.type === 'ExternalName' || port.protocol === 'ICMP') return []
 	const { protocol } = port
-	const at = (kind: FrontendKind, ip: Ip, origin: Origin, sourceRanges?: readonly Cidr[]): Frontend => ({
-		kind,
-		ip,
-		family: familyOf(ip),
-		protocol,
-		port: port.port,
-		traffic: kind === 'cluster-ip' ? 'internal' : 'external',
-		...(sourceRanges === undefined ? {} : { sourceRanges }),
-		origin,
-	})
-	const list: Frontend[] = service.clusterIps.map((ip) => at('cluster-ip', ip, port.origin))
-	for (const ip of service.externalIps) list.push(at('external-ip', ip, service.fields?.externalIPs ?? port.origin))
+	if (!isProxied(service) || protocol === 'ICMP') return []
+	const families = new Set(service.clusterIps.map((ip) => familyOf(ip)))
+	const list: Frontend[] = []
+	const add = (kind: Exclude<FrontendKind, 'node-port'>, ip: Ip, origin: Origin, sourceRanges?: readonly Cidr[]) => {
+		const family = familyOf(ip)
+		if (!families.has(family) || list.some((f) => f.ip === ip)) return
+		list.push({
+			kind,
+			ip,
+			family,
+			protocol,
+			port: port.port,
+			traffic: kind === 'cluster-ip' ? 'internal' : 'external',
+			...(sourceRanges === undefined ? {} : { sourceRanges }),
+			origin,
+		})
+	}
+	for (const ip of service.clusterIps) add('cluster-ip', ip, port.origin)
 	for (const { ip, ipMode } of service.loadBalancer?.ingress ?? []) {
 		// Proxy: what goes there must meet the load balancer itself, so no node takes it.
 		if (ip === undefined || ipMode === 'Proxy') continue
 		const ranges = service.loadBalancer?.sourceRanges.filter((cidr) => familyOf(cidr) === familyOf(ip)) ?? []
-		list.push(at('load-balancer', ip, port.origin, ranges.length === 0 ? undefined : ranges))
+		add('load-balancer', ip, port.origin, ranges.length === 0 ? undefined : ranges)
 	}
+	for (const ip of service.externalIps) add('external-ip', ip, service.fields?.externalIPs ?? port.origin)
 	if (port.nodePort !== undefined) {
-		for (const family of new Set(service.clusterIps.map((ip) => familyOf(ip)))) {
-			list.push({
-				kind: 'node-port',
-				family,
-				protocol,
-				port: port.nodePort,
-				traffic: 'external',
-				origin: port.origin,
-			})
+		for (const family of families) {
+			const at = { family, protocol, port: port.nodePort }
+			list.push({ kind: 'node-port', ...at, traffic: 'external', origin: port.origin })
 		}
 	}
 	return list
+}
+
+/** Whether nodes translate for the Service at all. */
+export function isProxied(service: Service): boolean {
+	const { headless, type, clusterIps, otherProxy } = service
+	return !headless && type !== 'ExternalName' && clusterIps.length > 0 && otherProxy === undefined
+}
+
+/** What identifies a frontend in `model.frontends`: `1.2.3.4 TCP 80`; of a node port `*4 TCP 30080`, `*6 TCP 30080`. */
+export function frontendKeyOf(frontend: Pick<Frontend, 'ip' | 'family' | 'protocol' | 'port'>): string {
+	return `${frontend.ip ?? `*${frontend.family}`} ${frontend.protocol} ${frontend.port}`
+}
+
+/**
+ * Whether the frontend is the Service's: two may say so of one address, and exactly one has it. A ClusterIP is its
+ * owner's by address alone, and nobody else's frontend at any port; of the rest `model.frontends` names the owner.
+ */
+export function ownsFrontend(
+	model: Pick<NetworkModel, 'addresses' | 'frontends'>,
+	service: Pick<Service, 'key'>,
+	frontend: Pick<Frontend, 'kind' | 'ip' | 'family' | 'protocol' | 'port'>,
+): boolean {
+	if (frontend.kind !== 'cluster-ip') return model.frontends.get(frontendKeyOf(frontend)) === service.key
+	const owner = frontend.ip === undefined ? undefined : model.addresses.get(frontend.ip)
+	return owner?.kind === 'service' && owner.service === service.key
+}
+
+/** The frontend that takes a packet to `ip` and `port` on `node`, with its Service. Undefined: no Service translates it. */
+export type Found =
+	| { readonly kind: 'frontend'; readonly service: Service; readonly port: ServicePort; readonly frontend: Frontend }
+	/** A ClusterIP that has no such port. */
+	| { readonly kind: 'unknown-port'; readonly service: Service }
+
+export function findFrontend(
+	model: Pick<NetworkModel, 'config' | 'addresses' | 'frontends' | 'services'>,
+	node: Pick<Node, 'addresses'>,
+	to: { readonly ip: Ip; readonly protocol: Protocol; readonly port: number },
+): Found | undefined {
+	const { ip, protocol } = to
+	const owner = model.addresses.get(ip)
+	if (owner?.kind === 'service') {
+		const service = model.services.get(owner.service)
+		// Left to another proxy: its address is as unknown to this one as an address that nobody has.
+		if (service === undefined || !isProxied(service)) return undefined
+		for (const port of service.ports) {
+			if (port.protocol !== protocol || port.port !== to.port) continue
+			const frontend = frontendsOf(service, port).find((f) => f.kind === 'cluster-ip' && f.ip === ip)
+			if (frontend !== undefined) return { kind: 'frontend', service, port, frontend }
+		}
+		return { kind: 'unknown-port', service }
+	}
+	const family = familyOf(ip)
+	const exact = ownedBy(model, frontendKeyOf({ ip, family, protocol, port: to.port }))
+	if (exact !== undefined) return exact
+	if (!nodePortIps(model, node).includes(ip)) return undefined
+	return ownedBy(model, frontendKeyOf({ family, protocol, port: to.port }))
+}
+
+function ownedBy(model: Pick<NetworkModel, 'frontends' | 'services'>, key: string): Found | undefined {
+	const owner: ObjectKey | undefined = model.frontends.get(key)
+	const service = owner === undefined ? undefined : model.services.get(owner)
+	for (const port of service?.ports ?? []) {
+		const frontend = frontendsOf(service!, port).find((f) => f.kind !== 'cluster-ip' && frontendKeyOf(f) === key)
+		if (frontend !== undefined) return { kind: 'frontend', service: service!, port, frontend }
+	}
+	return undefined
+}
+
+/** Where the client of a packet with this source is, as the rules of `node` see it. */
+export function placeOf(model: Pick<NetworkModel, 'config'>, node: Pick<Node, 'addresses'>, source: Ip): ClientPlace {
+	if (model.config.podCidrs.some((cidr) => cidrContains(cidr, source))) return 'pod'
+	return node.addresses.includes(source) ? 'node' : 'outside'
+}
+
+/** Whether the frontend takes connections from this source at all (loadBalancerSourceRanges); asked before everything else. */
+export function admits(frontend: Pick<Frontend, 'sourceRanges'>, source: Ip): boolean {
+	return frontend.sourceRanges?.some((cidr) => cidrContains(cidr, source)) ?? true
 }
 
 /**

@@ -17,6 +17,11 @@ export interface NetworkModel {
 	readonly services: Table<ObjectKey, Service>
 	/** Who owns an address: pod IPs, node IPs, ClusterIPs. */
 	readonly addresses: Table<Ip, AddressOwner>
+	/**
+	 * The Service that has each frontend other than ClusterIPs: external IPs, load balancers' addresses, node ports;
+	 * keys as `frontendKeyOf` (frontends.ts) writes them. Whoever is not named here does not get its connections.
+	 */
+	readonly frontends: Table<string, ObjectKey>
 	readonly policies: Table<ObjectKey, Policy>
 	readonly namespaces: Table<string, Namespace>
 	readonly findings: readonly Finding[]
@@ -55,6 +60,8 @@ export interface Node {
 	readonly addresses: readonly Ip[]
 	readonly podCidrs: readonly Cidr[]
 	readonly ready: boolean
+	/** Being deleted, or tainted by the cluster autoscaler to be: it takes no new traffic from load balancers (KEP-3836). */
+	readonly leaving?: true
 	readonly zone?: string
 	readonly labels: Readonly<Record<string, string>>
 	readonly origin: Origin
@@ -132,6 +139,10 @@ export interface Service {
 	readonly ports: readonly ServicePort[]
 	/** Endpoints of slices without ports (port 0): names of a headless Service that has no port. */
 	readonly addresses?: readonly Endpoint[]
+	/** Set where a label leaves the Service to another proxy: no node answers for it. */
+	readonly otherProxy?: Origin
+	/** metadata.creationTimestamp, RFC 3339 in UTC: of two that claim one frontend the older has it. */
+	readonly created?: string
 	readonly origin: Origin
 	/** Origins of single fields that decide something, with the line of the field where the manifest is known. */
 	readonly fields?: Readonly<Partial<Record<ServiceField, Origin>>>
@@ -151,6 +162,10 @@ export interface ServiceLoadBalancer {
 	/** spec.loadBalancerSourceRanges (or the annotation of old); empty: everybody may. */
 	readonly sourceRanges: readonly Cidr[]
 	readonly allocateNodePorts: boolean
+	/** Who balances: a lab's appliance, or the node that announces the address. Undefined: the class is somebody else's. */
+	readonly by?: 'appliance' | 'layer-2'
+	/** Set where only the nodes' own network reaches it: the annotation that says so. */
+	readonly internal?: Origin
 }
 
 export type ServiceField =

@@ -45,6 +45,8 @@ export interface ClusterConfig {
 	/** Overrides the ClusterIP of `dnsService` (a kubelet's --cluster-dns). */
 	readonly dnsServiceIp?: Ip
 	readonly nodeDns?: ResolverConfig
+	/** Networks whose node addresses answer for node ports (kube-proxy: --nodeport-addresses). Undefined: primary. */
+	readonly nodePortAddresses?: readonly Cidr[]
 }
 
 /** Where an object was read. Plain data: it crosses sockets as JSON. */

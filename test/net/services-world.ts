@@ -40,6 +40,7 @@ import {
 	waitReady,
 } from '../../src/linux/syscalls.ts'
 import { writeSysctl } from '../../src/linux/sysctl.ts'
+import { frontendKeyOf, frontendsOf } from '../../src/model/frontends.ts'
 import type { AddressOwner, Endpoint, NetworkModel, Node, Pod, Service, ServicePort } from '../../src/model/network.ts'
 import { objectOrigin } from '../../src/model/origin.ts'
 
@@ -316,12 +317,20 @@ export function sketchModel(services: readonly Service[], pods = 0): NetworkMode
 		s.clusterIps.map((address): [Ip, AddressOwner] => [address, { kind: 'service', service: s.key }]),
 	)
 	for (const pod of list) for (const address of pod.ips) owners.push([address, { kind: 'pod', pod: pod.key }])
+	const frontends = new Map<string, string>()
+	for (const service of services) {
+		for (const frontend of service.ports.flatMap((port) => frontendsOf(service, port))) {
+			const key = frontendKeyOf(frontend)
+			if (frontend.kind !== 'cluster-ip' && !frontends.has(key)) frontends.set(key, service.key)
+		}
+	}
 	return {
 		config,
 		nodes: tableOf([[node.name, node]]),
 		pods: tableOf(list.map((pod) => [pod.key, pod])),
 		services: tableOf(services.map((s) => [s.key, s])),
 		addresses: tableOf(owners),
+		frontends: tableOf(frontends),
 		policies: emptyTable(),
 		namespaces: emptyTable(),
 		findings: [],

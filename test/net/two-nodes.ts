@@ -41,6 +41,7 @@ export const model: NetworkModel = {
 	pods: emptyTable(),
 	services: emptyTable(),
 	addresses: emptyTable(),
+	frontends: emptyTable(),
 	policies: emptyTable(),
 	namespaces: emptyTable(),
 	findings: [],

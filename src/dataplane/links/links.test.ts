@@ -41,6 +41,7 @@ const modelOf = (nodes: readonly Node[]): NetworkModel => ({
 	pods: emptyTable(),
 	services: emptyTable(),
 	addresses: emptyTable(),
+	frontends: emptyTable(),
 	policies: emptyTable(),
 	namespaces: emptyTable(),
 	findings: [],

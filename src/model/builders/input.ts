@@ -5,6 +5,7 @@ import type { KubeObject } from '../../kube/objects/meta.ts'
 import type { AddressOwner, NetworkConfig, NetworkModel } from '../network.ts'
 import type { ObjectKey } from '../origin.ts'
 import { type ClusterState, type ObjectTables, sourceKey } from '../state.ts'
+import type { FrontendClaim } from './frontends.ts'
 
 /** Every part of the model a builder makes; findings come after. */
 export type ModelParts = Omit<NetworkModel, 'findings'>
@@ -17,6 +18,8 @@ export interface BuildIndex {
 	readonly podsByOwner: Table<string, readonly ObjectKey[]>
 	/** Everyone who says an address is theirs, the owner first. */
 	readonly claims: Table<string, readonly AddressOwner[]>
+	/** Everyone who says a frontend is theirs, by address or node port, the owner of each first. */
+	readonly frontendClaims: Table<string, readonly FrontendClaim[]>
 }
 
 export interface LastBuild {

@@ -6,7 +6,8 @@ import { diffTables, emptyTable, type Table } from '../../base/table.ts'
 import type * as core from '../../kube/objects/core.ts'
 import type * as discovery from '../../kube/objects/discovery.ts'
 import { serviceNameLabel } from '../../kube/objects/discovery.ts'
-import { namespacedKey, type ObjectKey } from '../../kube/objects/meta.ts'
+import { balancerOf, internalWish } from '../../kube/objects/load-balancer.ts'
+import { keyOf, namespacedKey, type ObjectKey } from '../../kube/objects/meta.ts'
 import { compareEndpoints } from '../address-order.ts'
 import type { Endpoint, Service, ServiceField, ServiceLoadBalancer, ServicePort } from '../network.ts'
 import type { Origin } from '../origin.ts'
@@ -92,7 +93,7 @@ function readService(
 		internalTrafficPolicy: spec.internalTrafficPolicy ?? 'Cluster',
 		externalTrafficPolicy: spec.externalTrafficPolicy ?? 'Cluster',
 		externalIps: type === 'ExternalName' ? [] : (spec.externalIPs ?? []).flatMap((ip) => tryParseIp(ip) ?? []),
-		...(type === 'LoadBalancer' ? { loadBalancer: readLoadBalancer(object) } : {}),
+		...(type === 'LoadBalancer' ? { loadBalancer: readLoadBalancer(state, object) } : {}),
 		...(type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local' && spec.healthCheckNodePort
 			? { healthCheckNodePort: spec.healthCheckNodePort }
 			: {}),
@@ -111,19 +112,31 @@ function readService(
 			}
 		}),
 		...portless(headless, endpointsOf),
+		...leftToOthers(state, object, key),
+		...(object.metadata.creationTimestamp ? { created: object.metadata.creationTimestamp } : {}),
 		origin: originOf(state, 'Service', key),
 		fields: fieldOrigins(state, key, spec),
 	}
 }
 
+/** Labels by which a Service is none of the ordinary proxy's (kube-proxy does not even watch those that have one). */
+const otherProxyLabels = ['service.kubernetes.io/service-proxy-name', 'service.kubernetes.io/headless']
+
+function leftToOthers(state: ClusterState, object: core.Service, key: ObjectKey): Pick<Service, 'otherProxy'> {
+	const label = otherProxyLabels.find((l) => object.metadata.labels?.[l] !== undefined)
+	return label === undefined ? {} : { otherProxy: originOf(state, 'Service', key, `metadata.labels.${label}`) }
+}
+
 /** The annotation is what came before the field, which wins where both are set. */
 const sourceRangesAnnotation = 'service.beta.kubernetes.io/load-balancer-source-ranges'
 
-function readLoadBalancer(object: core.Service): ServiceLoadBalancer {
+function readLoadBalancer(state: ClusterState, object: core.Service): ServiceLoadBalancer {
 	const spec = object.spec ?? {}
 	const ranges =
 		spec.loadBalancerSourceRanges ?? object.metadata.annotations?.[sourceRangesAnnotation]?.split(',') ?? []
 	const requestedIp = spec.loadBalancerIP ? tryParseIp(spec.loadBalancerIP) : undefined
+	const by = balancerOf(object)
+	const internal = internalWish(object.metadata.annotations)
 	return {
 		...(spec.loadBalancerClass ? { class: spec.loadBalancerClass } : {}),
 		ingress: (object.status?.loadBalancer?.ingress ?? []).map(({ ip, hostname, ipMode }) => {
@@ -135,8 +148,12 @@ function readLoadBalancer(object: core.Service): ServiceLoadBalancer {
 			}
 		}),
 		...(requestedIp === undefined ? {} : { requestedIp }),
-		sourceRanges: ranges.flatMap((text) => tryParseCidr(text.trim()) ?? []),
+		sourceRanges: ranges.flatMap((text) => tryParseCidr(text.trim(), { mask: true }) ?? []),
 		allocateNodePorts: spec.allocateLoadBalancerNodePorts !== false,
+		...(by === undefined ? {} : { by }),
+		...(internal === undefined
+			? {}
+			: { internal: originOf(state, 'Service', keyOf(object), `metadata.annotations.${internal}`) }),
 	}
 }
 

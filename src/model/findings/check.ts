@@ -1,6 +1,7 @@
 // All checks of a configuration, in one list. Each reads the built network and the objects behind it.
 
 import type { Table } from '../../base/table.ts'
+import type { FrontendClaim } from '../builders/frontends.ts'
 import type { ModelParts } from '../builders/input.ts'
 import type { Finding } from '../finding.ts'
 import type { AddressOwner } from '../network.ts'
@@ -18,6 +19,8 @@ export interface CheckInput {
 	readonly model: ModelParts
 	/** Everyone who says an address is theirs, the owner first. */
 	readonly claims: Table<string, readonly AddressOwner[]>
+	/** Everyone who says a frontend is theirs, the owner of each first. */
+	readonly frontendClaims: Table<string, readonly FrontendClaim[]>
 	readonly slicesByService: Table<ObjectKey, readonly ObjectKey[]>
 	readonly pods: PodIndex
 }
