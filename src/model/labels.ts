@@ -3,3 +3,5 @@
 /** Set on every namespace by the API server; policies select namespaces by it. */
 export const namespaceNameLabel = 'kubernetes.io/metadata.name'
 export const zoneLabel = 'topology.kubernetes.io/zone'
+/** A node with it, whatever its value, gets nothing from load balancers before the cluster (KEP-1143). */
+export const excludeFromLoadBalancersLabel = 'node.kubernetes.io/exclude-from-external-load-balancers'
