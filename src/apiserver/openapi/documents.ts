@@ -4,7 +4,7 @@
 import type { Resource } from '../../kube/resources.ts'
 import type { JsonObject } from '../../kube/schema/json.ts'
 import { objectMeta, type TypeSchema, typeOf } from '../../kube/schema/schema.ts'
-import { pathsOf } from './paths.ts'
+import { pathsOf, sharedParameters } from './paths.ts'
 import { type Dialect, SchemaSet } from './schemas.ts'
 
 /** A served resource as the documents need it (the registry's `Served` is one). */
@@ -28,7 +28,7 @@ export function documentV3(apiVersion: string, served: readonly Documented[], se
 		openapi: '3.0.0',
 		info: { title: 'Kubernetes', version: serverVersion },
 		paths,
-		components: { schemas: sorted(set.schemas) },
+		components: { schemas: sorted(set.schemas), parameters: sharedParameters() },
 	}
 }
 

@@ -75,6 +75,29 @@ const verbParameters: Readonly<Record<Verb, string>> = {
 	deletecollection: `dryRun gracePeriodSeconds propagationPolicy ${listing}`,
 }
 
+/**
+ * Query parameters that documents of version 3 say once, under components/parameters. kubectl up to 1.34 reads the whole
+ * document anew for each object it creates, so that its size is what that costs; what it looks for by name, the
+ * parameters of writes, stays where it is.
+ */
+const shared: ReadonlySet<string> = new Set([
+	'pretty',
+	...listing.split(' '),
+	'gracePeriodSeconds',
+	'propagationPolicy',
+])
+
+/** The components that the operations of `pathsOf` refer to. */
+export function sharedParameters(): JsonObject {
+	return Object.fromEntries([...shared].map((name) => [name, parameter(name, 'query', ...parameters[name]!, 'v3')]))
+}
+
+function queryParameter(name: string, dialect: Dialect): JsonObject {
+	return dialect === 'v3' && shared.has(name)
+		? { $ref: `#/components/parameters/${name}` }
+		: parameter(name, 'query', ...parameters[name]!, dialect)
+}
+
 /** The paths of one resource: its list, its objects, their status and scale. */
 export function pathsOf(served: Documented, refs: Refs, dialect: Dialect): Record<string, JsonObject> {
 	const { resource } = served
@@ -89,7 +112,7 @@ export function pathsOf(served: Documented, refs: Refs, dialect: Dialect): Recor
 		item.parameters = [
 			...(isItem ? [parameter('name', 'path', 'string', `The name of the ${resource.kind}.`, dialect)] : []),
 			...(path.includes('{namespace}') ? [parameter('namespace', 'path', 'string', 'The namespace.', dialect)] : []),
-			parameter('pretty', 'query', ...parameters.pretty!, dialect),
+			queryParameter('pretty', dialect),
 		]
 		out[path] = item
 	}
@@ -129,7 +152,7 @@ function operationOf(
 					? refs.options
 					: undefined
 	const names = verbParameters[verb].split(' ').filter((name) => name !== '')
-	const query = names.map((name) => parameter(name, 'query', ...parameters[name]!, dialect))
+	const query = names.map((name) => queryParameter(name, dialect))
 	const id = `${verb}${title(resource.group.split('.')[0] || 'core')}${title(resource.version)}${scoped}${resource.kind}${title(sub)}`
 	const content = (schema: JsonObject, types: readonly string[]): JsonObject =>
 		Object.fromEntries(types.map((type) => [type, { schema }]))
@@ -179,6 +202,6 @@ function parameter(
 		in: place,
 		description,
 		...(place === 'path' ? { required: true } : {}),
-		...(dialect === 'v3' ? { schema: { type, uniqueItems: true } } : { type, uniqueItems: true }),
+		...(dialect === 'v3' ? { schema: { type } } : { type, uniqueItems: true }),
 	}
 }

@@ -20,7 +20,7 @@ interface Answer {
 }
 
 /** Grows with changes of how documents are made: clients keep them by their hash. */
-const revision = 1
+const revision = 2
 
 const swaggerProtobuf = [
 	'application/com.github.proto-openapi.spec.v2@v1.0+protobuf',
