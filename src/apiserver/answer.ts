@@ -16,13 +16,11 @@ export const jsonHeaders: Readonly<Record<string, string>> = {
 }
 
 export function json(status: number, body: unknown, headers?: Readonly<Record<string, string>>): Response {
-	return new Response(
-		typeof body === 'string' || body instanceof Uint8Array ? (body as BodyInit) : JSON.stringify(body),
-		{
-			status,
-			headers: headers === undefined ? jsonHeaders : { ...jsonHeaders, ...headers },
-		},
-	)
+	const ready = typeof body === 'string' || body instanceof Uint8Array || body instanceof ReadableStream
+	return new Response(ready ? (body as BodyInit) : JSON.stringify(body), {
+		status,
+		headers: headers === undefined ? jsonHeaders : { ...jsonHeaders, ...headers },
+	})
 }
 
 export function text(status: number, body: string): Response {
@@ -92,16 +90,7 @@ export interface ListFacts {
 
 export async function listAnswer(call: Call, entries: readonly Entry[], facts: ListFacts): Promise<Response> {
 	const { served, accept } = call
-	if (accept.as === 'object' && accept.media === 'json') {
-		const head = `{"kind":${JSON.stringify(`${served.resource.kind}List`)},"apiVersion":${JSON.stringify(served.apiVersion)},"metadata":${JSON.stringify(facts)},"items":[`
-		const parts: Uint8Array[] = [Buffer.from(head)]
-		for (const [i, entry] of entries.entries()) {
-			if (i > 0) parts.push(comma)
-			parts.push(shownBytes(served, entry))
-		}
-		parts.push(tail)
-		return json(200, Buffer.concat(parts))
-	}
+	if (accept.media === 'json') return json(200, listBody(entries, listForm(call, facts)))
 	const objects = entries.map((entry) => shownObject(served, entry))
 	let body: object
 	if (accept.as === 'Table') body = tableOf(served, objects, facts, tableOptions(call))
@@ -116,8 +105,87 @@ export async function listAnswer(call: Call, entries: readonly Entry[], facts: L
 	return encoded(accept, 200, body)
 }
 
-const comma = Buffer.from(',')
+/** A list in JSON: what comes before the items, each item, and the end. */
+interface ListForm {
+	readonly head: string
+	item(entry: Entry): Uint8Array
+}
+
 const tail = Buffer.from(']}')
+const comma = Buffer.from(',')
+
+function listForm(call: Call, facts: ListFacts): ListForm {
+	const { served, accept } = call
+	/** Of a document whose last field is an empty array: all before its end. */
+	const opened = (document: object) => JSON.stringify(document).slice(0, -2)
+	switch (accept.as) {
+		case 'object':
+			return {
+				head: opened({
+					kind: `${served.resource.kind}List`,
+					apiVersion: served.apiVersion,
+					metadata: facts,
+					items: [],
+				}),
+				item: (entry) => shownBytes(served, entry),
+			}
+		case 'PartialObjectMetadata':
+			return {
+				head: opened({
+					kind: 'PartialObjectMetadataList',
+					apiVersion: 'meta.k8s.io/v1',
+					metadata: facts,
+					items: [],
+				}),
+				item: (entry) => Buffer.from(JSON.stringify(metadataOnly(shownObject(served, entry)))),
+			}
+		case 'Table': {
+			const options = tableOptions(call)
+			const bare = { ...options, bare: true }
+			return {
+				head: opened(tableOf(served, [], facts, options)),
+				item(entry) {
+					const { rows } = tableOf(served, [shownObject(served, entry)], facts, bare) as { rows: object[] }
+					return Buffer.from(JSON.stringify(rows[0]))
+				},
+			}
+		}
+		default:
+			return accept.as satisfies never
+	}
+}
+
+/** Lists up to about this size are answered in one piece. */
+const onePiece = 128 * 1024
+
+/** The first piece where it is all, else a stream of pieces, each made when the client takes it: others get their turn. */
+function listBody(entries: readonly Entry[], form: ListForm): Uint8Array | ReadableStream<Uint8Array> {
+	let next = 0
+	const piece = (start: readonly Uint8Array[]): Uint8Array => {
+		const parts = [...start]
+		let size = 0
+		while (next < entries.length && size < onePiece) {
+			if (next > 0) parts.push(comma)
+			const bytes = form.item(entries[next++]!)
+			parts.push(bytes)
+			size += bytes.length
+		}
+		if (next === entries.length) parts.push(tail)
+		return Buffer.concat(parts)
+	}
+	const first = piece([Buffer.from(form.head)])
+	if (next === entries.length) return first
+	return new ReadableStream<Uint8Array>(
+		{
+			start: (controller) => controller.enqueue(first),
+			pull(controller) {
+				controller.enqueue(piece([]))
+				if (next === entries.length) controller.close()
+			},
+		},
+		{ highWaterMark: 0 },
+	)
+}
 
 async function encoded(
 	accept: Accepted,

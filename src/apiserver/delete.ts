@@ -252,12 +252,16 @@ export async function deleteCollection(call: Call): Promise<Response> {
 	const found = [...api.store.list(served.storage, selection.prefix)].filter((entry) =>
 		selects(selection, served, entry),
 	)
-	const kept: Promise<void>[] = []
+	let kept: Promise<void>[] = []
 	for (const entry of found) {
 		const now = api.store.current(served.storage, entry.key)
 		if (now === undefined) continue
 		const { write } = remove(call, now, options)
 		if (write !== undefined) kept.push(write.kept)
+		// So that others get their turn while a large collection goes.
+		if (kept.length < 100) continue
+		await Promise.all(kept)
+		kept = []
 	}
 	await Promise.all(kept)
 	return listAnswer(call, found, { resourceVersion: String(api.store.revision) })

@@ -12,6 +12,7 @@ import {
 } from '../kube/selector.ts'
 import { entryAnswer, listAnswer } from './answer.ts'
 import { type Call, keyIn, shownObject } from './api.ts'
+import type { Range } from './collection.ts'
 import type { Served } from './registry.ts'
 import { badRequest, cause, invalid, notFound, refuse } from './status.ts'
 import type { Entry } from './store.ts'
@@ -138,10 +139,14 @@ export async function listObjects(call: Call): Promise<Response> {
 		// With a page size, a version that is not "any" is exact, as the real server understands it.
 		if (match === 'Exact' || (match === '' && limit > 0 && (revision ?? 0) > 0)) at = revision ?? at
 	}
-	let entries: Iterable<Entry> | undefined
-	if (at === api.store.revision) entries = api.store.list(served.storage, selection.prefix, from)
-	else if (at < api.store.revision) entries = api.store.listAt(served.storage, at, selection.prefix, from)
-	if (entries === undefined) {
+	const { store } = api
+	const range =
+		at === store.revision
+			? store.range(served.storage, selection.prefix, from)
+			: at < store.revision
+				? store.rangeAt(served.storage, at, selection.prefix, from)
+				: undefined
+	if (range === undefined) {
 		throw refuse(
 			'Expired',
 			token === ''
@@ -149,17 +154,7 @@ export async function listObjects(call: Call): Promise<Response> {
 				: 'The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.',
 		)
 	}
-	const found: Entry[] = []
-	let remaining = 0
-	for (const entry of entries) {
-		if (!selects(selection, served, entry)) continue
-		if (limit === 0 || found.length < limit) found.push(entry)
-		else {
-			remaining++
-			// Counting costs a pass; with selectors the real server does not count either.
-			if (isSelective(selection)) break
-		}
-	}
+	const { found, remaining } = await choose(range, selection, served, limit)
 	const last = found.at(-1)
 	return listAnswer(call, found, {
 		resourceVersion: String(at),
@@ -170,6 +165,34 @@ export async function listObjects(call: Call): Promise<Response> {
 				}
 			: {}),
 	})
+}
+
+/** Looking into so many objects takes a few milliseconds at most. */
+const atOnce = 64
+
+/**
+ * The first `limit` (0: all) that are selected, and whether there are more: exactly how many without selectors; with them
+ * the real server does not count either. Others get their turn while a long list is searched.
+ */
+async function choose(
+	{ entries, start, end }: Range,
+	selection: Selection,
+	served: Served,
+	limit: number,
+): Promise<{ readonly found: readonly Entry[]; readonly remaining: number }> {
+	if (!isSelective(selection)) {
+		const until = limit === 0 ? end : Math.min(end, start + limit)
+		return { found: entries.slice(start, until), remaining: end - until }
+	}
+	const found: Entry[] = []
+	for (let i = start; i < end; i++) {
+		if ((i - start) % atOnce === atOnce - 1) await new Promise((resolve) => setImmediate(resolve))
+		const entry = entries[i]!
+		if (!selects(selection, served, entry)) continue
+		if (limit > 0 && found.length === limit) return { found, remaining: 1 }
+		found.push(entry)
+	}
+	return { found, remaining: 0 }
 }
 
 /** A non-negative number parameter. Throws Refusal 400. */

@@ -6,7 +6,7 @@ import { createManualClock } from '../base/manual-clock.ts'
 import { createKubeClient } from '../kube/client.ts'
 import { configMaps, endpointSlices, events, pods, services } from '../kube/kinds.ts'
 import type { Event } from '../kube/objects/core.ts'
-import type { KubeObject, Status } from '../kube/objects/meta.ts'
+import type { KubeObject, ListMeta, Status } from '../kube/objects/meta.ts'
 import type { Pod } from '../kube/objects/pod.ts'
 import type { AdmitHook } from './admit/admission.ts'
 import { type ApiServerOptions, createApiServer } from './server.ts'
@@ -121,30 +121,72 @@ describe('watches', () => {
 		assert.deepEqual([future.status, status.details?.causes?.[0]?.reason], [504, 'ResourceVersionTooLarge'])
 	})
 
-	test('that do not keep up are ended, and lose nothing by it', async () => {
-		const { server, store, client } = await start({ history: { historyLength: 1_000_000, historyBytes: 1e9 } })
-		const from = store.revision
-		const slow = await server.transport(new Request(`http://x/api/v1/configmaps?watch=true&resourceVersion=${from}`))
+	test('that do not keep up find all that is remembered, and are told 410 of the rest', async () => {
+		const { server, store } = await start({ history: { historyLength: 100 } })
 		const object = { kind: 'ConfigMap', apiVersion: 'v1', metadata: { name: 'busy', namespace: 'default' } }
-		for (let i = 0; i < 25; i++) {
-			let last: Promise<void> | undefined
-			for (let j = 0; j < 1000; j++)
-				last = store.put('configmaps', 'default/busy', object, store.current('configmaps', 'default/busy')).kept
-			await last
+		const change = async (times: number) => {
+			for (let i = 0; i < times; i++)
+				await store.put('configmaps', 'default/busy', object, store.current('configmaps', 'default/busy')).kept
 		}
-		assert.equal(server.api.watches.count, 0)
-		let read = 0
-		let last = from
-		const watch = lines(slow)
-		for (let e = await watch.next(); e !== undefined; e = await watch.next()) {
-			read++
-			last = Number(e.object.metadata.resourceVersion)
+		await change(1)
+		const from = store.revision
+		const open = () => server.transport(new Request(`http://x/api/v1/configmaps?watch=true&resourceVersion=${from}`))
+		const [slow, slower] = [lines(await open()), lines(await open())]
+		await change(60)
+		for (let i = 1; i <= 60; i++) assert.equal((await slow.next())?.object.metadata.resourceVersion, String(from + i))
+		await change(60)
+		for (let i = 61; i <= 120; i++) assert.equal((await slow.next())?.object.metadata.resourceVersion, String(from + i))
+		const last = await slower.next()
+		assert.equal(last?.type, 'ERROR')
+		const { code, reason } = last.object as unknown as Status
+		assert.deepEqual([code, reason], [410, 'Expired'])
+		assert.equal(await slower.next(), undefined)
+		assert.equal(server.api.watches.count, 1)
+	})
+
+	test('of a large collection send it in pieces, as lists do, and hear what happens meanwhile', async () => {
+		const { server, store, send } = await start()
+		const object = (name: string) => ({
+			kind: 'ConfigMap',
+			apiVersion: 'v1',
+			metadata: { name, namespace: 'default', labels: { odd: String(Number(name.slice(1)) % 2) } },
+			data: { x: 'x'.repeat(500) },
+		})
+		const names = Array.from({ length: 3000 }, (_, i) => `n${String(i).padStart(4, '0')}`)
+		await Promise.all(names.map((n) => store.put('configmaps', `default/${n}`, object(n), undefined).kept))
+		for (const selector of ['', '&labelSelector=odd%3D1']) {
+			const wanted = selector === '' ? names : names.filter((n) => Number(n.slice(1)) % 2 === 1)
+			const watch = lines(
+				await send(
+					'GET',
+					`/api/v1/configmaps?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true${selector}`,
+				),
+			)
+			const listing = send('GET', `/api/v1/configmaps?${selector}`)
+			const busy = store.current('configmaps', 'default/n1001')!
+			const changed = { ...object('n1001'), data: { x: selector } }
+			await store.put('configmaps', 'default/n1001', changed, busy).kept
+			for (const name of wanted) {
+				const event = await watch.next()
+				assert.deepEqual([event?.type, event?.object.metadata.name], ['ADDED', name])
+				assert.ok(Number(event?.object.metadata.resourceVersion) < store.revision)
+			}
+			assert.equal((await watch.next())?.type, 'BOOKMARK')
+			const after = await watch.next()
+			assert.deepEqual([after?.type, after?.object.metadata.name], ['MODIFIED', 'n1001'])
+			const list = (await (await listing).json()) as { items: { metadata: { name: string } }[]; metadata: ListMeta }
+			assert.deepEqual(
+				list.items.map((item) => item.metadata.name),
+				wanted,
+			)
+			for (const as of ['Table', 'PartialObjectMetadataList']) {
+				const accept = `application/json;as=${as};v=v1;g=meta.k8s.io`
+				const response = await send('GET', `/api/v1/configmaps?${selector}`, undefined, { accept })
+				const body = (await response.json()) as { kind: string; items?: unknown[]; rows?: unknown[] }
+				assert.deepEqual([body.kind, (body.items ?? body.rows)?.length], [as, wanted.length])
+			}
 		}
-		for await (const event of client.watch(configMaps, { resourceVersion: String(last) })) {
-			read++
-			if (event.object.metadata.resourceVersion === String(store.revision)) break
-		}
-		assert.equal(read, 25_000)
+		server.api.watches.close()
 	})
 
 	test('as tables carry the columns once', async () => {

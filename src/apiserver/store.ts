@@ -3,7 +3,26 @@
 
 import { Failure } from '../base/failure.ts'
 import type { KubeObject, UnknownObject } from '../kube/objects/meta.ts'
+import { Collection, emptyRange, type Range, withUndone } from './collection.ts'
+import { History, type Log } from './history.ts'
 import type { Journal, JournalWrite } from './journal.ts'
+
+/**
+ * Read forms are several times as large as bytes, and most objects are seldom looked into: only of so many, those read
+ * last, they are kept.
+ */
+const mostRead = 4096
+
+/** The entries whose read form is there. */
+class ReadForms {
+	readonly #entries: (Entry | undefined)[] = []
+	#next = 0
+	note(entry: Entry): void {
+		this.#entries[this.#next]?.release()
+		this.#entries[this.#next] = entry
+		this.#next = (this.#next + 1) % mostRead
+	}
+}
 
 /** One object at one revision. */
 export class Entry {
@@ -16,20 +35,35 @@ export class Entry {
 	readonly id: number
 	/** The object as JSON. Never change them. */
 	readonly bytes: Uint8Array
+	readonly #forms: ReadForms
 	#object: UnknownObject | undefined
 
-	constructor(storage: string, key: string, revision: number, id: number, bytes: Uint8Array, object?: UnknownObject) {
+	constructor(
+		forms: ReadForms,
+		storage: string,
+		key: string,
+		revision: number,
+		id: number,
+		bytes: Uint8Array,
+		object?: UnknownObject,
+	) {
+		this.#forms = forms
 		this.storage = storage
 		this.key = key
 		this.revision = revision
 		this.id = id
 		this.bytes = bytes
 		this.#object = object
+		if (object !== undefined) forms.note(this)
 	}
 
-	/** The object, deeply frozen; read from the bytes when first asked for. */
+	/** The object, deeply frozen; read from the bytes when it is not at hand. */
 	get object(): UnknownObject {
-		return (this.#object ??= deepFreeze(JSON.parse(decoder.decode(this.bytes)) as UnknownObject))
+		if (this.#object !== undefined) return this.#object
+		const object = deepFreeze(JSON.parse(decoder.decode(this.bytes)) as UnknownObject)
+		this.#object = object
+		this.#forms.note(this)
+		return object
 	}
 
 	/** Forgets the read form: of what is past only the bytes are kept. */
@@ -39,6 +73,7 @@ export class Entry {
 }
 
 const decoder = new TextDecoder()
+const encoder = new TextEncoder()
 
 export type ChangeType = 'ADDED' | 'MODIFIED' | 'DELETED'
 
@@ -87,13 +122,9 @@ export class Store {
 	readonly #collections = new Map<string, Collection>()
 	readonly #indexes = new Map<string, Index[]>()
 	readonly #subscribers = new Map<string, Set<Subscriber>>()
-	readonly #historyLength: number
-	readonly #historyBytes: number
-	/** One change a revision, without gaps: the first has revision `compacted + 1`. */
-	#history: Change[] = []
-	#bytesOfHistory = 0
+	readonly #history: History
+	readonly #forms = new ReadForms()
 	#revision = 0
-	#compacted = 0
 	/** What was staged in this turn, by `storage key`. */
 	#staged = new Map<string, Entry | undefined>()
 	#batch: Batch | undefined
@@ -101,15 +132,18 @@ export class Store {
 
 	constructor(options: StoreOptions) {
 		this.#journal = options.journal
-		this.#historyLength = options.historyLength ?? 50_000
-		this.#historyBytes = options.historyBytes ?? 64 * 1024 * 1024
+		this.#history = new History({
+			length: options.historyLength ?? 50_000,
+			bytes: options.historyBytes ?? 64 * 1024 * 1024,
+		})
 		const kept = options.journal?.load()
 		if (kept === undefined) return
 		for (const r of kept.records) {
-			this.#collection(r.storage).set(r.key, new Entry(r.storage, r.key, r.revision, r.id, r.bytes))
+			this.#collection(r.storage).set(r.key, new Entry(this.#forms, r.storage, r.key, r.revision, r.id, r.bytes))
 		}
 		// History is not kept beyond the process: a watch goes on from this very revision, or begins anew.
-		this.#revision = this.#compacted = kept.revision
+		this.#revision = kept.revision
+		this.#history.begin(kept.revision)
 	}
 
 	/** The revision of the last write that is kept. */
@@ -119,7 +153,7 @@ export class Store {
 
 	/** Changes up to here are forgotten. */
 	get compacted(): number {
-		return this.#compacted
+		return this.#history.compacted
 	}
 
 	/** The object as it is kept. */
@@ -141,10 +175,15 @@ export class Store {
 		await this.#batch?.promise.catch(() => {})
 	}
 
-	/** Objects in the order of their keys; `prefix` is `namespace/` or ''. `from` is exclusive. */
+	/** Objects in the order of their keys, as they are now; `prefix` is `namespace/` or ''. `from` is exclusive. */
 	*list(storage: string, prefix = '', from = ''): Generator<Entry, void, undefined> {
-		const collection = this.#collections.get(storage)
-		if (collection !== undefined) yield* collection.range(prefix, from)
+		const { entries, start, end } = this.range(storage, prefix, from)
+		for (let i = start; i < end; i++) yield entries[i]!
+	}
+
+	/** As list; a value that later writes do not change. */
+	range(storage: string, prefix = '', from = ''): Range {
+		return this.#collections.get(storage)?.range(prefix, from) ?? emptyRange
 	}
 
 	count(storage: string): number {
@@ -156,22 +195,17 @@ export class Store {
 		return [...this.#collections].filter(([, c]) => c.size > 0).map(([name]) => name)
 	}
 
-	/** As list, as it was at `revision`; undefined: that is forgotten. */
-	listAt(storage: string, revision: number, prefix = '', from = ''): Entry[] | undefined {
-		if (revision < this.#compacted) return undefined
+	/** As range, as it was at `revision`; undefined: that is forgotten. */
+	rangeAt(storage: string, revision: number, prefix = '', from = ''): Range | undefined {
+		if (revision < this.compacted) return undefined
+		const log = this.log(storage)
 		const undone = new Map<string, Entry | undefined>()
-		for (let i = this.#history.length - 1; i >= 0; i--) {
-			const change = this.#history[i]!
-			if (change.revision <= revision) break
-			if (change.entry.storage === storage) undone.set(change.entry.key, change.before)
+		const after = log.after(revision)
+		for (let place = log.end - 1; place >= after; place--) {
+			const change = log.at(place)
+			undone.set(change.entry.key, change.before)
 		}
-		const out: Entry[] = []
-		for (const entry of this.list(storage, prefix, from)) if (!undone.has(entry.key)) out.push(entry)
-		if (undone.size === 0) return out
-		for (const [key, entry] of undone) {
-			if (entry !== undefined && key.startsWith(prefix) && key > from) out.push(entry)
-		}
-		return out.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
+		return withUndone(this.range(storage, prefix, from), undone, prefix, from)
 	}
 
 	/**
@@ -185,7 +219,7 @@ export class Store {
 		before: Entry | undefined,
 	): { readonly entry: Entry; readonly kept: Promise<void> } {
 		const revision = this.#next(storage, key, before)
-		const entry = makeEntry(storage, key, revision, before?.id ?? revision, object)
+		const entry = makeEntry(this.#forms, storage, key, revision, before?.id ?? revision, object)
 		return { entry, kept: this.#stage({ type: before ? 'MODIFIED' : 'ADDED', revision, entry, before }) }
 	}
 
@@ -193,7 +227,7 @@ export class Store {
 	remove(before: Entry, last?: KubeObject): { readonly entry: Entry; readonly kept: Promise<void> } {
 		const { storage, key } = before
 		const revision = this.#next(storage, key, before)
-		const entry = makeEntry(storage, key, revision, before.id, last ?? before.object)
+		const entry = makeEntry(this.#forms, storage, key, revision, before.id, last ?? before.object)
 		return { entry, kept: this.#stage({ type: 'DELETED', revision, entry, before }) }
 	}
 
@@ -205,10 +239,9 @@ export class Store {
 		return () => subscribers.delete(subscriber)
 	}
 
-	/** What changed after `revision`; undefined: that is forgotten. */
-	changesSince(storage: string, revision: number): readonly Change[] | undefined {
-		if (revision < this.#compacted) return undefined
-		return this.#history.slice(revision - this.#compacted).filter((change) => change.entry.storage === storage)
+	/** What happened to the objects of a storage. Read it at places from `log.after(revision)`, `revision >= compacted`. */
+	log(storage: string): Log {
+		return this.#history.log(storage)
 	}
 
 	/** An index over a storage, kept with every write from now on. */
@@ -286,16 +319,16 @@ export class Store {
 			return
 		}
 		this.#revision = revision
+		// Before, not after: a watch that keeps up can read all of a batch, however large.
+		this.#history.compact()
 		for (const change of batch.changes) {
 			const { entry } = change
 			if (change.type === 'DELETED') this.#collection(entry.storage).delete(entry.key)
 			else this.#collection(entry.storage).set(entry.key, entry)
 			this.#history.push(change)
-			this.#bytesOfHistory += entry.bytes.length
 		}
 		this.#tell(batch.changes)
 		for (const change of batch.changes) change.before?.release()
-		this.#compact()
 		batch.resolve()
 	}
 
@@ -311,22 +344,6 @@ export class Store {
 		}
 	}
 
-	/** Forgets the oldest changes when a bound is passed; a quarter at once, so that it seldom happens. */
-	#compact(): void {
-		if (this.#history.length <= this.#historyLength && this.#bytesOfHistory <= this.#historyBytes) return
-		let drop = 0
-		let bytes = this.#bytesOfHistory
-		while (
-			drop < this.#history.length &&
-			(this.#history.length - drop > this.#historyLength * 0.75 || bytes > this.#historyBytes * 0.75)
-		) {
-			bytes -= this.#history[drop++]!.entry.bytes.length
-		}
-		this.#history = this.#history.slice(drop)
-		this.#bytesOfHistory = bytes
-		this.#compacted += drop
-	}
-
 	#collection(storage: string): Collection {
 		let collection = this.#collections.get(storage)
 		if (collection === undefined) this.#collections.set(storage, (collection = new Collection()))
@@ -339,53 +356,17 @@ function writeOf(change: Change): JournalWrite {
 	return { id, storage, key, revision, bytes: change.type === 'DELETED' ? undefined : bytes }
 }
 
-function makeEntry(storage: string, key: string, revision: number, id: number, object: KubeObject): Entry {
+function makeEntry(
+	forms: ReadForms,
+	storage: string,
+	key: string,
+	revision: number,
+	id: number,
+	object: KubeObject,
+): Entry {
 	const stamped = { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } } as UnknownObject
-	const bytes = new Uint8Array(Buffer.from(JSON.stringify(stamped)))
-	return new Entry(storage, key, revision, id, bytes, deepFreeze(stamped))
-}
-
-/** Entries by key, and their keys in order once someone asked for a list. */
-class Collection {
-	readonly #entries = new Map<string, Entry>()
-	#keys: string[] | undefined
-
-	get size(): number {
-		return this.#entries.size
-	}
-	get(key: string): Entry | undefined {
-		return this.#entries.get(key)
-	}
-	set(key: string, entry: Entry): void {
-		if (this.#keys !== undefined && !this.#entries.has(key)) this.#keys.splice(firstAfter(this.#keys, key), 0, key)
-		this.#entries.set(key, entry)
-	}
-	delete(key: string): void {
-		if (!this.#entries.delete(key) || this.#keys === undefined) return
-		this.#keys.splice(firstAfter(this.#keys, key) - 1, 1)
-	}
-	*range(prefix: string, from: string): Generator<Entry, void, undefined> {
-		this.#keys ??= [...this.#entries.keys()].sort()
-		const keys = this.#keys
-		const start = from > prefix ? firstAfter(keys, from) : firstAfter(keys, prefix)
-		for (let i = start; i < keys.length; i++) {
-			const key = keys[i]!
-			if (!key.startsWith(prefix)) return
-			yield this.#entries.get(key)!
-		}
-	}
-}
-
-/** The place of the first key greater than `key`. */
-function firstAfter(keys: readonly string[], key: string): number {
-	let low = 0
-	let high = keys.length
-	while (low < high) {
-		const middle = (low + high) >>> 1
-		if (keys[middle]! <= key) low = middle + 1
-		else high = middle
-	}
-	return low
+	const bytes = encoder.encode(JSON.stringify(stamped))
+	return new Entry(forms, storage, key, revision, id, bytes, deepFreeze(stamped))
 }
 
 /** Freezes what is not frozen yet; a frozen part is taken to be frozen all the way down. */

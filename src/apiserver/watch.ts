@@ -1,17 +1,17 @@
 // Watches: the changes of a selection as a stream of JSON lines, from a revision, with bookmarks and a time limit.
-// A watcher that does not keep up is ended (it resumes from its last version), never buffered without bound.
+// A watcher is a place in the store's history and nothing else; one that falls behind its beginning is told 410.
 
 import type { Clock } from '../base/clock.ts'
 import { tableOptions } from './answer.ts'
 import { type Call, shownBytes, shownObject } from './api.ts'
+import type { Range } from './collection.ts'
+import type { Log } from './history.ts'
 import { metadataOnly } from './metadata-only.ts'
 import { isSelective, readCount, readRevision, readSelection, type Selection, selects } from './read.ts'
-import { cause, invalid, refuse } from './status.ts'
+import { cause, invalid, refuse, statusOf } from './status.ts'
 import type { Change, ChangeType, Entry, Store } from './store.ts'
 import { tableOf } from './table/table.ts'
 
-/** A watcher this many changes behind is ended. */
-const longestQueue = 20_000
 /** Lines are handed over in chunks of about so many bytes. */
 const chunkBytes = 64 * 1024
 const bookmarkEvery = 60_000
@@ -39,7 +39,7 @@ export class Watches {
 	}
 }
 
-type Form = (type: ChangeType, entry: Entry) => Uint8Array
+type Writer = (type: ChangeType, entry: Entry) => Uint8Array
 
 /** The lines of the newest changes, made once for all watchers. */
 class Lines {
@@ -73,9 +73,6 @@ function makeLine(type: ChangeType, object: Uint8Array): Uint8Array {
 const encoder = new TextEncoder()
 const lineOf = (type: string, object: unknown) => encoder.encode(`${JSON.stringify({ type, object })}\n`)
 
-/** What a watcher still has to send. */
-type Pending = { readonly initial: Entry } | { readonly change: Change } | { readonly line: Uint8Array }
-
 export async function watchObjects(call: Call): Promise<Response> {
 	const { api, query, served } = call
 	const { store } = api
@@ -96,40 +93,34 @@ export async function watchObjects(call: Call): Promise<Response> {
 	}
 	const form = formOf(call, selection)
 	const initial = asked === null ? (revision ?? 0) === 0 : isTrue(asked)
-	const pending: Pending[] = []
 	if (revision !== undefined && revision > store.revision) {
 		// A version of another life of this server: the client must list again (504 would make it wait for it).
 		throw expired(revision, store)
 	}
-	if (initial) {
-		for (const entry of store.list(served.storage, selection.prefix)) {
-			if (selects(selection, served, entry)) pending.push({ initial: entry })
-		}
-		if (asked !== null && bookmarks) {
-			const annotations = { 'k8s.io/initial-events-end': 'true' }
-			pending.push({ line: bookmarkLine(call, store.revision, annotations) })
-		}
-	} else {
-		const since = store.changesSince(served.storage, revision ?? store.revision)
-		if (since === undefined) throw expired(revision ?? 0, store)
-		for (const change of since) pending.push({ change })
-	}
+	const since = initial ? store.revision : (revision ?? store.revision)
+	if (since < store.compacted) throw expired(since, store)
+	const log = store.log(served.storage)
 	// As the real server: half an hour to an hour where the client does not say.
 	const ms = (seconds > 0 ? seconds : 1800 + Math.random() * 1800) * 1000
 	const watcher = new Watcher({
 		storage: served.storage,
-		pending,
+		log,
+		place: log.after(since),
 		form,
+		...(initial ? { initial: store.range(served.storage, selection.prefix) } : {}),
+		...(initial && asked !== null && bookmarks
+			? { afterInitial: bookmarkLine(call, since, { 'k8s.io/initial-events-end': 'true' }) }
+			: {}),
+		tooOld: () => errorLine(expired(since, store)),
 		clock: api.clock,
 		lifetime: ms,
 		ended: (w) => {
 			api.watches.delete(w)
 			stop()
 		},
-		concerns: (change) => change.entry.key.startsWith(selection.prefix),
 		...(bookmarks ? { bookmark: () => bookmarkLine(call, store.revision) } : {}),
 	})
-	const stop = store.subscribe(served.storage, (changes) => watcher.push(changes))
+	const stop = store.subscribe(served.storage, () => watcher.stir())
 	api.watches.add(watcher)
 	const { signal } = call.request
 	if (signal.aborted) watcher.end()
@@ -141,6 +132,10 @@ export async function watchObjects(call: Call): Promise<Response> {
 
 function expired(revision: number, store: Store) {
 	return refuse('Expired', `too old resource version: ${revision} (${store.compacted + 1})`)
+}
+
+function errorLine(error: unknown): Uint8Array {
+	return lineOf('ERROR', statusOf(error))
 }
 
 function isTrue(value: string | null): boolean {
@@ -163,15 +158,17 @@ function bookmarkLine(call: Call, revision: number, annotations?: Readonly<Recor
 	return lineOf('BOOKMARK', object)
 }
 
-/** How one pending thing is written; an empty result is nothing for this selection. */
-function formOf(call: Call, selection: Selection): (pending: Pending) => Uint8Array | undefined {
+/** How changes are written, and the objects that are there at first; undefined where it is nothing for this selection. */
+interface Form {
+	first(entry: Entry): Uint8Array | undefined
+	change(change: Change): Uint8Array | undefined
+}
+
+function formOf(call: Call, selection: Selection): Form {
 	const { served, api } = call
 	const write = writerOf(call)
 	const selective = isSelective(selection)
-	return (pending) => {
-		if ('line' in pending) return pending.line
-		if ('initial' in pending) return write('ADDED', pending.initial)
-		const { type, entry, before } = pending.change
+	const change = ({ type, entry, before }: Change): Uint8Array | undefined => {
 		if (!entry.key.startsWith(selection.prefix)) return undefined
 		if (!selective) return write(type, entry)
 		const was = before !== undefined && selects(selection, served, before)
@@ -196,9 +193,13 @@ function formOf(call: Call, selection: Selection): (pending: Pending) => Uint8Ar
 		}
 		return lineOf('DELETED', call.accept.as === 'PartialObjectMetadata' ? metadataOnly(left) : left)
 	}
+	return {
+		first: (entry) => (selects(selection, served, entry) ? write('ADDED', entry) : undefined),
+		change,
+	}
 }
 
-function writerOf(call: Call): Form {
+function writerOf(call: Call): Writer {
 	const { served, api, accept } = call
 	if (accept.media !== 'json') throw refuse('NotAcceptable', 'a watch is answered as application/json only')
 	switch (accept.as) {
@@ -226,9 +227,15 @@ function writerOf(call: Call): Form {
 
 interface WatcherOptions {
 	readonly storage: string
-	readonly pending: Pending[]
-	readonly form: (pending: Pending) => Uint8Array | undefined
-	readonly concerns: (change: Change) => boolean
+	readonly log: Log
+	/** Where in the log it begins. */
+	readonly place: number
+	readonly form: Form
+	/** What there is at first, and a line that says that it was all. */
+	readonly initial?: Range
+	readonly afterInitial?: Uint8Array
+	/** Said to a watcher that has fallen behind what is remembered. */
+	readonly tooOld: () => Uint8Array
 	readonly clock: Clock
 	/** Milliseconds. */
 	readonly lifetime: number
@@ -236,16 +243,21 @@ interface WatcherOptions {
 	readonly ended: (watcher: Watcher) => void
 }
 
+/** Lines made in one turn, at most: to look into an object may mean to read it. */
+const linesAtOnce = 128
+
 /** One running watch. Lines are made when the client takes them. */
 class Watcher {
 	readonly stream: ReadableStream<Uint8Array>
 	readonly storage: string
 	readonly #options: WatcherOptions
-	/** The initial state of a large collection does not count as being behind. */
-	readonly #longest: number
-	#pending: Pending[]
-	/** The first of `#pending` that is not sent. */
-	#at = 0
+	#initial: Range | undefined
+	#nextInitial = 0
+	/** Of the next change to send. */
+	#place: number
+	/** Where it ends, once it is to end. */
+	#until = Number.POSITIVE_INFINITY
+	#markDue = false
 	#wake: (() => void) | undefined
 	#ending = false
 	#stopClocks: (() => void)[] = []
@@ -253,8 +265,9 @@ class Watcher {
 	constructor(options: WatcherOptions) {
 		this.#options = options
 		this.storage = options.storage
-		this.#pending = options.pending
-		this.#longest = longestQueue + options.pending.length
+		this.#place = options.place
+		this.#initial = options.initial
+		this.#nextInitial = options.initial?.start ?? 0
 		this.stream = new ReadableStream<Uint8Array>(
 			{
 				pull: (controller) => this.#pull(controller),
@@ -263,38 +276,32 @@ class Watcher {
 			{ highWaterMark: 0 },
 		)
 		this.#stopClocks.push(options.clock.after(options.lifetime, () => this.end()))
-		if (options.bookmark !== undefined) this.#keepMarking(options.bookmark)
+		if (options.bookmark !== undefined) this.#keepMarking()
 	}
 
-	push(changes: readonly Change[]): void {
-		if (this.#ending) return
-		for (const change of changes) if (this.#options.concerns(change)) this.#pending.push({ change })
-		if (this.#pending.length - this.#at > this.#longest) {
-			this.#pending = []
-			this.#at = 0
-			this.end()
-			return
-		}
-		this.#stir()
-	}
-
-	/** Sends what is pending, then ends the stream. */
-	end(): void {
-		if (this.#ending) return
-		this.#ending = true
-		this.#release()
-		this.#stir()
-	}
-
-	#stir(): void {
+	/** There is something new. */
+	stir(): void {
 		const wake = this.#wake
 		this.#wake = undefined
 		wake?.()
 	}
 
+	/** Sends what there is now, then ends the stream. */
+	end(): void {
+		if (this.#ending) return
+		this.#ending = true
+		this.#until = this.#options.log.end
+		this.#release()
+		this.stir()
+	}
+
 	async #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
 		for (;;) {
 			const chunk = this.#next()
+			if (chunk === 'later') {
+				await new Promise((resolve) => setImmediate(resolve))
+				continue
+			}
 			if (chunk !== undefined) {
 				controller.enqueue(chunk)
 				return
@@ -310,32 +317,49 @@ class Watcher {
 		}
 	}
 
-	/** The next lines, together about `chunkBytes`; undefined: nothing is pending. */
-	#next(): Uint8Array | undefined {
+	/** The next lines, together about `chunkBytes`; undefined: there is nothing to send; later: nothing found so far. */
+	#next(): Uint8Array | 'later' | undefined {
+		const { form, log, afterInitial, tooOld, bookmark } = this.#options
 		const lines: Uint8Array[] = []
 		let bytes = 0
-		while (this.#at < this.#pending.length && bytes < chunkBytes) {
-			const line = this.#options.form(this.#pending[this.#at++]!)
-			if (line === undefined) continue
+		let made = 0
+		const isFull = () => bytes >= chunkBytes || made >= linesAtOnce
+		const add = (line: Uint8Array | undefined) => {
+			made++
+			if (line === undefined) return
 			lines.push(line)
 			bytes += line.length
 		}
-		if (this.#at >= this.#pending.length) {
-			this.#pending = []
-			this.#at = 0
-		} else if (this.#at > 1024) {
-			this.#pending = this.#pending.slice(this.#at)
-			this.#at = 0
+		if (this.#initial !== undefined) {
+			const { entries, end } = this.#initial
+			while (this.#nextInitial < end && !isFull()) add(form.first(entries[this.#nextInitial++]!))
+			if (this.#nextInitial >= end) {
+				this.#initial = undefined
+				add(afterInitial)
+			}
 		}
-		if (lines.length <= 1) return lines[0]
-		return Buffer.concat(lines, bytes)
+		if (this.#initial === undefined) {
+			if (this.#place < log.from && this.#place < this.#until) {
+				add(tooOld())
+				this.end()
+				this.#place = this.#until = log.end
+			}
+			const until = Math.min(log.end, this.#until)
+			while (this.#place < until && !isFull()) add(form.change(log.at(this.#place++)))
+			// Behind others it would claim what is not sent yet; being last, it is true.
+			if (this.#markDue && this.#place >= until && bookmark !== undefined) {
+				this.#markDue = false
+				add(bookmark())
+			}
+		}
+		if (lines.length === 0) return made >= linesAtOnce ? 'later' : undefined
+		return lines.length === 1 ? lines[0] : Buffer.concat(lines, bytes)
 	}
 
-	#keepMarking(bookmark: () => Uint8Array): void {
+	#keepMarking(): void {
 		const again = () => {
-			// Behind others it would claim what is not sent yet; being last, it is true.
-			this.#pending.push({ line: bookmark() })
-			this.#stir()
+			this.#markDue = true
+			this.stir()
 			this.#stopClocks[1] = this.#options.clock.after(bookmarkEvery, again)
 		}
 		this.#stopClocks[1] = this.#options.clock.after(bookmarkEvery, again)
@@ -352,6 +376,7 @@ class Watcher {
 			this.#ending = true
 			this.#release()
 		}
-		this.#pending = []
+		this.#initial = undefined
+		this.#place = this.#until = this.#options.log.end
 	}
 }
