@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
-import { type EnvironmentInput, environmentOf, expand, serviceVariables } from './environment.ts'
+import { type EnvironmentInput, environmentOf, expand, resourceOf, serviceVariables } from './environment.ts'
 
 const service = (name: string, clusterIP: string): Service => ({
 	apiVersion: 'v1',
@@ -47,6 +47,10 @@ test('$(NAME) is replaced where NAME is known, $$ is a dollar', () => {
 		['$A', '$A'],
 		['$(A', '$(A'],
 		['$(toString)', '$(toString)'],
+		['$(A$(A))', '$(A$(A))'],
+		['$()$(A)', '$()1'],
+		['$$$$(A)', '$$(A)'],
+		['$(B.C)$', '2$'],
 	]) {
 		assert.equal(expand(text as string, env), want, text)
 	}
@@ -121,4 +125,133 @@ test('enableServiceLinks false leaves only the API server, a missing map is name
 		missing.map((m) => m.text),
 		['configmap "settings" not found', 'configmap "settings" not found'],
 	)
+})
+
+test('the order: Services, then envFrom, then env, each able to refer to what came before', () => {
+	const of = (container: Partial<Container>, more: Partial<EnvironmentInput> = {}) =>
+		environmentOf({ ...input, container: { name: 'c', ...container }, ...more }).env
+	const from = { envFrom: [{ configMapRef: { name: 'settings' } }, { secretRef: { name: 'keys' } }] }
+	const data = (values: Record<string, string>) =>
+		new Map([
+			['settings', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'settings' }, data: values } as ConfigMap],
+		])
+	const cases: readonly (readonly [
+		what: string,
+		env: Readonly<Record<string, string>>,
+		name: string,
+		value: string | undefined,
+	])[] = [
+		['env goes before a Service', of({ env: [{ name: 'REDIS_PORT', value: 'mine' }] }), 'REDIS_PORT', 'mine'],
+		['envFrom goes before a Service', of(from, { configMaps: data({ REDIS_PORT: 'map' }) }), 'REDIS_PORT', 'map'],
+		['env goes before envFrom', of({ ...from, env: [{ name: 'COLOR', value: 'blue' }] }), 'COLOR', 'blue'],
+		['of several envFrom the last', of(from, { configMaps: data({ token: 'map' }) }), 'token', 'secret'],
+		[
+			'of several env the last',
+			of({
+				env: [
+					{ name: 'A', value: '1' },
+					{ name: 'A', value: '2' },
+				],
+			}),
+			'A',
+			'2',
+		],
+		['refers to envFrom', of({ ...from, env: [{ name: 'A', value: '$(COLOR)' }] }), 'A', 'red'],
+		[
+			'not to a later one',
+			of({
+				env: [
+					{ name: 'A', value: '$(B)' },
+					{ name: 'B', value: '1' },
+				],
+			}),
+			'A',
+			'$(B)',
+		],
+		[
+			'to itself as it was',
+			of({
+				env: [
+					{ name: 'A', value: '1' },
+					{ name: 'A', value: '$(A)2' },
+				],
+			}),
+			'A',
+			'12',
+		],
+		[
+			'values of envFrom are not expanded',
+			of(from, { configMaps: data({ A: '$(REDIS_PORT)' }) }),
+			'A',
+			'$(REDIS_PORT)',
+		],
+		['HOSTNAME is the runtime’s', of({ env: [{ name: 'A', value: '$(HOSTNAME)' }] }), 'A', '$(HOSTNAME)'],
+		['HOSTNAME may be set', of({ env: [{ name: 'HOSTNAME', value: 'x' }] }), 'HOSTNAME', 'x'],
+		['no value is an empty one', of({ env: [{ name: 'A' }] }), 'A', ''],
+	]
+	for (const [what, env, name, value] of cases) assert.equal(env[name], value, what)
+})
+
+test('Services the pod is told of', () => {
+	const of = (services: readonly Service[], links?: boolean) =>
+		environmentOf({
+			...input,
+			container: { name: 'c' },
+			pod: { ...pod, spec: { containers: [], ...(links === undefined ? {} : { enableServiceLinks: links }) } },
+			services,
+			kubernetes: service('kubernetes', '10.96.0.1'),
+		}).env
+	const own = service('kubernetes', '10.96.9.9')
+	const external: Service = { ...service('far', ''), spec: { type: 'ExternalName', externalName: 'example.com' } }
+	const six = service('six', 'fd00:10:96::5')
+	const cases: readonly (readonly [
+		what: string,
+		env: Readonly<Record<string, string>>,
+		name: string,
+		value: string | undefined,
+	])[] = [
+		['the API server’s, always', of([]), 'KUBERNETES_SERVICE_HOST', '10.96.0.1'],
+		['also without links', of([own], false), 'KUBERNETES_SERVICE_HOST', '10.96.0.1'],
+		['the namespace’s own of that name', of([own]), 'KUBERNETES_SERVICE_HOST', '10.96.9.9'],
+		[
+			'a headless one of that name does not count',
+			of([service('kubernetes', 'None')]),
+			'KUBERNETES_SERVICE_HOST',
+			'10.96.0.1',
+		],
+		['none without a ClusterIP', of([external, service('h', 'None')]), 'FAR_SERVICE_HOST', undefined],
+		['an IPv6 address in a URL', of([six]), 'SIX_PORT_80_TCP', 'tcp://[fd00:10:96::5]:80'],
+		['and bare', of([six]), 'SIX_PORT_80_TCP_ADDR', 'fd00:10:96::5'],
+	]
+	for (const [what, env, name, value] of cases) assert.equal(env[name], value, what)
+})
+
+test('resources as whole numbers of the divisor', () => {
+	const with_ = (resources: Container['resources']): Pod => ({
+		...pod,
+		spec: { containers: [{ name: 'c', ...(resources === undefined ? {} : { resources }) }] },
+	})
+	const cases: readonly (readonly [
+		resources: Container['resources'],
+		resource: string,
+		divisor: string | undefined,
+		value: string,
+	])[] = [
+		[{ limits: { cpu: '250m' } }, 'limits.cpu', undefined, '1'],
+		[{ limits: { cpu: '570m' } }, 'limits.cpu', '1m', '570'],
+		[{ limits: { cpu: '0.3' } }, 'limits.cpu', '1m', '300'],
+		[{ limits: { memory: '1.5Gi' } }, 'limits.memory', '1Mi', '1536'],
+		[{ limits: { memory: '1G' } }, 'limits.memory', '1Mi', '954'],
+		[{ limits: { memory: '1e3' } }, 'limits.memory', '0', '1000'],
+		[{ requests: { cpu: '2' } }, 'requests.cpu', '1', '2'],
+		[{}, 'requests.cpu', '1', '0'],
+		[{}, 'limits.cpu', '1', '4'],
+		[{}, 'limits.memory', '1Ki', '2048'],
+		[{ limits: { 'hugepages-2Mi': '4Mi' } }, 'limits.hugepages-2Mi', '1Mi', '4'],
+	]
+	for (const [resources, resource, divisor, value] of cases) {
+		const reference = { resource, ...(divisor === undefined ? {} : { divisor }) }
+		const got = resourceOf(reference, with_(resources), { cpu: '4', memory: '2Mi' }, 'c')
+		assert.equal(got, value, JSON.stringify([resources, reference]))
+	}
 })

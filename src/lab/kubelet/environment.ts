@@ -6,10 +6,12 @@ import type { Container, EnvVar, Pod } from '../../kube/objects/pod.ts'
 export interface EnvironmentInput {
 	readonly pod: Pod
 	readonly container: Container
-	/** Services of the pod's namespace. */
+	/** Services of the pod's namespace that exist when the container starts. */
 	readonly services: Iterable<Service>
 	/** The `default/kubernetes` Service, which every pod is told of. */
 	readonly kubernetes?: Service
+	/** What the pod's node has, which is the limit of a container that declares none. */
+	readonly allocatable?: Readonly<Record<string, string>>
 	readonly configMaps: ReadonlyMap<string, ConfigMap>
 	readonly secrets: ReadonlyMap<string, Secret>
 	readonly hostname: string
@@ -26,13 +28,10 @@ export function environmentOf(input: EnvironmentInput): {
 	readonly env: Readonly<Record<string, string>>
 	readonly missing: readonly MissingReference[]
 } {
-	const { pod, container } = input
-	const env: Record<string, string> = { HOSTNAME: input.hostname }
+	const { container } = input
 	const missing: MissingReference[] = []
-	if (input.kubernetes !== undefined) Object.assign(env, serviceVariables(input.kubernetes))
-	if (pod.spec?.enableServiceLinks !== false) {
-		for (const service of input.services) Object.assign(env, serviceVariables(service))
-	}
+	// What $(NAME) may refer to: what came before it. The runtime's HOSTNAME is set outside of the kubelet.
+	const env: Record<string, string> = { ...serviceEnvironment(input) }
 	for (const from of container.envFrom ?? []) {
 		const prefix = from.prefix ?? ''
 		const name = from.configMapRef?.name ?? from.secretRef?.name ?? ''
@@ -49,12 +48,28 @@ export function environmentOf(input: EnvironmentInput): {
 			variable.valueFrom === undefined ? expand(variable.value ?? '', env) : valueFrom(variable, input, missing)
 		if (value !== undefined) env[variable.name] = value
 	}
-	return { env, missing }
+	return { env: { HOSTNAME: input.hostname, ...env }, missing }
+}
+
+/** A Service of the pod's own namespace goes before default/kubernetes where both have that name. */
+function serviceEnvironment({ pod, services, kubernetes }: EnvironmentInput): Record<string, string> {
+	const told = new Map<string, Service>()
+	if (pod.spec?.enableServiceLinks !== false) {
+		for (const service of services) if (hasAddress(service)) told.set(service.metadata.name, service)
+	}
+	if (kubernetes !== undefined && !told.has(kubernetes.metadata.name)) told.set(kubernetes.metadata.name, kubernetes)
+	const env: Record<string, string> = {}
+	for (const name of [...told.keys()].sort()) Object.assign(env, serviceVariables(told.get(name) as Service))
+	return env
+}
+
+function hasAddress({ spec }: Service): boolean {
+	return spec?.clusterIP !== undefined && spec.clusterIP !== '' && spec.clusterIP !== 'None'
 }
 
 /** `$(NAME)` is replaced where NAME is known, `$$` is a dollar; anything else stays (Kubernetes' own expansion). */
 export function expand(text: string, env: Readonly<Record<string, string>>): string {
-	return text.replace(/\$\$|\$\(([^()]*)\)/g, (match, name: string | undefined) => {
+	return text.replace(/\$\$|\$\(([^)]*)\)/g, (match, name: string | undefined) => {
 		if (match === '$$') return '$'
 		return name !== undefined && Object.hasOwn(env, name) ? (env[name] as string) : match
 	})
@@ -62,9 +77,9 @@ export function expand(text: string, env: Readonly<Record<string, string>>): str
 
 /** `WEB_SERVICE_HOST`, `WEB_SERVICE_PORT`, `WEB_PORT_80_TCP_ADDR`… of a Service that has a ClusterIP. */
 export function serviceVariables(service: Service): Record<string, string> {
-	const ip = service.spec?.clusterIP
 	const ports = service.spec?.ports ?? []
-	if (ip === undefined || ip === '' || ip === 'None' || ports.length === 0) return {}
+	if (!hasAddress(service) || ports.length === 0) return {}
+	const ip = service.spec?.clusterIP as string
 	const prefix = upper(service.metadata.name)
 	const host = ip.includes(':') ? `[${ip}]` : ip
 	const env: Record<string, string> = {
@@ -99,7 +114,8 @@ function decoded(secret: Secret | undefined): Record<string, string> | undefined
 function valueFrom(variable: EnvVar, input: EnvironmentInput, missing: MissingReference[]): string | undefined {
 	const { fieldRef, configMapKeyRef, secretKeyRef, resourceFieldRef } = variable.valueFrom ?? {}
 	if (fieldRef !== undefined) return fieldOf(fieldRef.fieldPath, input)
-	if (resourceFieldRef !== undefined) return resourceOf(resourceFieldRef, input.pod, input.container.name)
+	if (resourceFieldRef !== undefined)
+		return resourceOf(resourceFieldRef, input.pod, input.allocatable, input.container.name)
 	const reference = configMapKeyRef ?? secretKeyRef
 	if (reference === undefined) return undefined
 	const name = reference.name ?? ''
@@ -117,15 +133,27 @@ function valueFrom(variable: EnvVar, input: EnvironmentInput, missing: MissingRe
 	return value
 }
 
-/** A limit or request of a container of the pod; `name`: the container where the reference names none. */
+/**
+ * A limit or request of a container of the pod, as a whole number of `divisor`, rounded up; a limit that is not set is
+ * all the node has (downward API). `name`: the container where the reference names none.
+ */
 export function resourceOf(
 	reference: { readonly containerName?: string; readonly resource: string; readonly divisor?: string | number },
 	pod: Pod,
+	allocatable: Readonly<Record<string, string>> = {},
 	name = '',
 ): string {
-	const container = pod.spec?.containers.find((c) => c.name === (reference.containerName ?? name))
-	const [which, resource] = reference.resource.split('.', 2) as ['limits' | 'requests', string]
-	return quantityText(String(container?.resources?.[which]?.[resource] ?? '0'), String(reference.divisor ?? '1'))
+	const all = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])]
+	const container = all.find((c) => c.name === (reference.containerName ?? name))
+	const dot = reference.resource.indexOf('.')
+	const which = reference.resource.slice(0, dot) as 'limits' | 'requests'
+	const resource = reference.resource.slice(dot + 1)
+	const amount = container?.resources?.[which]?.[resource] ?? (which === 'limits' ? allocatable[resource] : undefined)
+	const value = fraction(String(amount ?? '0'))
+	const divisor = fraction(String(reference.divisor ?? '1'))
+	const by = divisor.over === 0n ? { over: 1n, under: 1n } : divisor
+	const under = value.under * by.over
+	return String((value.over * by.under + under - 1n) / under)
 }
 
 /** The downward API's fields of a pod; undefined for one that does not exist. */
@@ -153,6 +181,7 @@ export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nod
 			return spec?.nodeName
 		case 'spec.serviceAccountName':
 			return spec?.serviceAccountName
+		// One node, one address: the node has no second family yet.
 		case 'status.hostIP':
 		case 'status.hostIPs':
 			return input.nodeIp
@@ -165,31 +194,40 @@ export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nod
 	}
 }
 
-const suffixes: Readonly<Record<string, number>> = {
-	n: 1e-9,
-	u: 1e-6,
-	m: 1e-3,
-	'': 1,
-	k: 1e3,
-	M: 1e6,
-	G: 1e9,
-	T: 1e12,
-	P: 1e15,
-	E: 1e18,
-	Ki: 2 ** 10,
-	Mi: 2 ** 20,
-	Gi: 2 ** 30,
-	Ti: 2 ** 40,
-	Pi: 2 ** 50,
-	Ei: 2 ** 60,
+const suffixes: Readonly<Record<string, readonly [base: bigint, exponent: bigint]>> = {
+	n: [10n, -9n],
+	u: [10n, -6n],
+	m: [10n, -3n],
+	'': [10n, 0n],
+	k: [10n, 3n],
+	M: [10n, 6n],
+	G: [10n, 9n],
+	T: [10n, 12n],
+	P: [10n, 15n],
+	E: [10n, 18n],
+	Ki: [2n, 10n],
+	Mi: [2n, 20n],
+	Gi: [2n, 30n],
+	Ti: [2n, 40n],
+	Pi: [2n, 50n],
+	Ei: [2n, 60n],
 }
 
-/** `quantity / divisor`, rounded up to a whole number, as resourceFieldRef gives it. */
-function quantityText(quantity: string, divisor: string): string {
-	return String(Math.ceil(number(quantity) / (number(divisor) || 1)))
-}
-
-function number(quantity: string): number {
-	const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)([a-zA-Z]*)$/.exec(quantity)
-	return match === null ? 0 : Number(match[1]) * (suffixes[match[2] as string] ?? 1)
+/** A quantity exactly: `1.5Gi` is not what floating point makes of it. 0 for what is none. */
+function fraction(quantity: string): { readonly over: bigint; readonly under: bigint } {
+	const match = /^\+?(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,3})|([a-zA-Z]*))$/.exec(quantity)
+	const [base, exponent] = suffixes[match?.[4] ?? ''] ?? [10n, 0n]
+	const digits = `${match?.[1] ?? ''}${match?.[2] ?? ''}`
+	if (match === null || digits === '') return { over: 0n, under: 1n }
+	const tens = BigInt(match[3] ?? 0) - BigInt(match[2]?.length ?? 0)
+	let over = BigInt(digits)
+	let under = 1n
+	for (const [b, e] of [
+		[10n, tens],
+		[base, exponent],
+	] as const) {
+		if (e >= 0n) over *= b ** e
+		else under *= b ** -e
+	}
+	return { over, under }
 }

@@ -21,7 +21,7 @@ import { type ContainerPlan, declaresNoPort, planContainer } from './containers.
 import { environmentOf, expand, fieldOf, resourceOf } from './environment.ts'
 import { hostnameOf, hostsOf, resolvConfOf } from './files.ts'
 import type { PodNetwork, PodWiring } from './network.ts'
-import type { LabNode } from './nodes.ts'
+import { type LabNode, nodeResources } from './nodes.ts'
 import { createPodWorker, type PodWorker } from './pod-worker.ts'
 import type { PodRuntime } from './runtime.ts'
 import { filesOf, mountsOf, writeVersion } from './volumes.ts'
@@ -123,7 +123,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 						fieldRef !== undefined
 							? (fieldOf(fieldRef.fieldPath, { pod, nodeIp, podIps: wiring.ips }) ?? '')
 							: resourceFieldRef !== undefined
-								? resourceOf(resourceFieldRef, pod)
+								? resourceOf(resourceFieldRef, pod, nodeResources())
 								: '',
 				},
 				missing,
@@ -203,6 +203,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			container,
 			services: servicesIn(namespace),
 			...(kubernetes === undefined ? {} : { kubernetes }),
+			allocatable: nodeResources(),
 			configMaps: await load<ConfigMap>(wanted.configMaps, (key) => client.get(configMaps, key)),
 			secrets: await load<Secret>(wanted.secrets, (key) => client.get(secrets, key)),
 			hostname: hostnameOf(pod, options.dns().clusterDomain).hostname,
@@ -285,7 +286,9 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 
 	async function programRun({ pod, container, wiring }: PodOnNode, command: readonly string[]): Promise<ProgramRun> {
 		await volumesFor(pod, container, wiring)
-		const { env } = await environment(pod, container, wiring)
+		// What the main process was started with is what another one in the container sees.
+		const running = runtime.find(pod.metadata.uid as string)?.pod.containers.find((c) => c.name === container.name)
+		const env = running?.kind === 'program' ? running.run.env : (await environment(pod, container, wiring)).env
 		return runOf(pod, container, wiring, command, env, container.workingDir)
 	}
 

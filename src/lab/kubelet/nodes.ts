@@ -48,13 +48,18 @@ export async function registerNode(client: KubeClient, node: LabNode, now: numbe
 	await client.patch(nodes, node.name, { status: { ...status, conditions } }, { subresource: 'status' })
 }
 
-function nodeStatus(node: LabNode, now: number): NodeStatus {
-	const resources = {
+/** What a node has, all of it for pods: the host's, as nodes are only namespaces of it. */
+export function nodeResources(): Readonly<Record<string, string>> {
+	return {
 		cpu: String(cpus().length),
 		memory: `${Math.floor(totalmem() / 1024)}Ki`,
 		pods: String(podsPerNode),
 		'ephemeral-storage': '0',
 	}
+}
+
+function nodeStatus(node: LabNode, now: number): NodeStatus {
+	const resources = nodeResources()
 	const at = time(now)
 	const good = (type: string, status: 'True' | 'False', reason: string, message: string) => ({
 		type,
