@@ -15,6 +15,11 @@ export const podMtu = 1500
 export const serviceCidr: Cidr = parseCidr('10.96.0.0/16')
 export const clusterDomain = 'cluster.local'
 
+/** A network beyond the underlay's router: clients that are not part of the cluster (RFC 5737, for documentation). */
+export const outsideCidr: Cidr = parseCidr('203.0.113.0/24')
+/** The part of the underlay that load balancers take their addresses from. */
+export const balancerCidr: Cidr = parseCidr('172.18.255.0/24')
+
 /** Where pods reach the API server, on the underlay. */
 export const apiPort = 6443
 
@@ -25,4 +30,14 @@ export function underlayIp(): Ip {
 /** 172.18.0.2 for node 1. */
 export function nodeIp(number: number): Ip {
 	return cidrNth(underlayCidr, BigInt(number + 1))
+}
+
+/** 203.0.113.1: what a trace from `outside` begins with. */
+export function outsideIp(): Ip {
+	return cidrNth(outsideCidr, 1n)
+}
+
+/** The router's address on that side. */
+export function outsideGateway(): Ip {
+	return cidrNth(outsideCidr, 254n)
 }

@@ -1,4 +1,5 @@
-// The lab's physical network: one namespace with a bridge, and a cable from it to each node's namespace.
+// The lab's physical network: one namespace with a bridge, and a cable from it to each node's namespace. It is also the
+// nodes' router: behind it is another network, `outside`, with a client that is no part of the cluster.
 // All of it is found again after a crash, and only what is missing is made.
 
 import { join } from 'node:path'
@@ -11,8 +12,10 @@ import { addBridge, addVeth, LOOPBACK, readLink, readLinks, setLink } from '../l
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
 import { nodeInterface, nodeIp, underlayCidr, underlayIp, underlayMtu } from './addresses.ts'
+import { createOutside } from './outside.ts'
 
-const bridge = 'underlay0'
+/** The router's interface to the nodes. */
+export const underlayInterface = 'underlay0'
 
 export interface UnderlayNode {
 	readonly name: string
@@ -25,6 +28,8 @@ export interface Underlay {
 	/** Path of the underlay's namespace. */
 	readonly netns: string
 	netnsOf(node: string): string
+	/** Path of the outside client's namespace. */
+	readonly outside: string
 	/** Tells the underlay which node each pod network is behind. Idempotent. */
 	route(podCidr: Cidr, node: Ip): void
 	/** Pulls the node's cable at the underlay's end, or plugs it in again; addresses and routes of the node stay. Idempotent. */
@@ -41,18 +46,19 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 	const socket = inNetnsAt(netns, () => new NetlinkSocket(NETLINK_ROUTE))
 	const e = new NetlinkEncoder(8192)
 	let links = readLinks(socket)
-	if (!links.some((l) => l.name === bridge)) {
-		addBridge(e, { name: bridge, mtu: underlayMtu })
+	if (!links.some((l) => l.name === underlayInterface)) {
+		addBridge(e, { name: underlayInterface, mtu: underlayMtu })
 		socket.request(e)
 		links = readLinks(socket)
 	}
-	const master = links.find((l) => l.name === bridge)!.index
+	const master = links.find((l) => l.name === underlayInterface)!.index
 	// Also where the bridge was there: who made it may have been killed before the rest.
 	setLink(e, { index: LOOPBACK, up: true })
 	addAddress(e, master, underlayIp(), cidrLength(underlayCidr))
 	setLink(e, { index: master, up: true })
 	socket.request(e)
 	for (const node of nodes) plug(node)
+	const outside = createOutside(join(folder, 'outside'), netns, socket)
 
 	function plug(node: UnderlayNode): void {
 		const port = portOf(node)
@@ -101,6 +107,7 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 		ip: underlayIp(),
 		netns,
 		netnsOf,
+		outside,
 		route(podCidr, node) {
 			if (routed.get(podCidr) === node) return
 			addRoute(e, { destination: podCidr, via: node, index: master, protocol: PROTOCOL_STATIC })

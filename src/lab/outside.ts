@@ -1,0 +1,57 @@
+// Outside of the cluster: a namespace with one client on a network of its own, behind the underlay's router. It knows
+// nothing of the cluster but the way to the router, and the nodes know it by their default route.
+
+import { type Cidr, cidrLength, parseCidr } from '../base/ip.ts'
+import { NetlinkEncoder } from '../linux/netlink/encode.ts'
+import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
+import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
+import { addAddress } from '../linux/route/addresses.ts'
+import { addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
+import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
+import { close } from '../linux/syscalls.ts'
+import { writeSysctl } from '../linux/sysctl.ts'
+import { outsideCidr, outsideGateway, outsideIp, underlayMtu } from './addresses.ts'
+
+/** The router's interface to the outside. */
+export const outsideInterface = 'outside0'
+const clientInterface = 'eth0'
+const everywhere: Cidr = parseCidr('0.0.0.0/0')
+/** Of routes that any other goes before. */
+const lastMetric = 0xffff_fffe
+
+/**
+ * Makes what is missing of the client's namespace at `path` and of the router's side. `router` is the underlay's
+ * namespace, `socket` one of its sockets. Returns `path`.
+ */
+export function createOutside(path: string, router: string, socket: NetlinkSocket): string {
+	if (!isNetns(path)) createNetns(path)
+	inNetnsAt(router, () => writeSysctl('net.ipv4.ip_forward', '1'))
+	const e = new NetlinkEncoder(2048)
+	const fd = openNetns(path)
+	const inside = inNetns(fd, () => new NetlinkSocket(NETLINK_ROUTE))
+	try {
+		let found = readLinks(inside).find((l) => l.name === clientInterface)
+		if (found === undefined) {
+			const peer = { name: clientInterface, mtu: underlayMtu, netns: fd }
+			addVeth(e, { name: outsideInterface, mtu: underlayMtu, up: true, peer })
+			socket.request(e)
+			found = readLinks(inside).find((l) => l.name === clientInterface)!
+		}
+		const port = readLinks(socket).find((l) => l.name === outsideInterface)!.index
+		addAddress(e, port, outsideGateway(), cidrLength(outsideCidr))
+		setLink(e, { index: port, up: true })
+		// A router of the Internet's edge does not say of every address that it does not exist.
+		addRoute(e, { kind: 'blackhole', destination: everywhere, metric: lastMetric, protocol: PROTOCOL_STATIC })
+		socket.request(e)
+
+		setLink(e, { index: LOOPBACK, up: true })
+		addAddress(e, found.index, outsideIp(), cidrLength(outsideCidr))
+		setLink(e, { index: found.index, up: true })
+		addRoute(e, { destination: everywhere, via: outsideGateway(), index: found.index, protocol: PROTOCOL_STATIC })
+		inside.request(e)
+		return path
+	} finally {
+		inside.close()
+		close(fd)
+	}
+}
