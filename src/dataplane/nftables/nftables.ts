@@ -7,10 +7,10 @@ import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { inNetns, inNetnsAt } from '../../linux/netns.ts'
 import type { ElementEntry, NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
-import type { NftProgram } from '../../linux/nft/program.ts'
+import { emptyProgram, fromJson, type NftProgram, toJson } from '../../linux/nft/program.ts'
 import { readProgram } from '../../linux/nft/read.ts'
 import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
-import type { Dataplane, Outcome } from '../dataplane.ts'
+import type { Outcome, ServiceDataplane } from '../dataplane.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { evaluate } from './evaluate.ts'
 import { type LostBackend, lostBackends } from './flush.ts'
@@ -23,9 +23,7 @@ export interface NftablesOptions {
 	readonly nodeAddresses?: readonly Ip[]
 }
 
-export interface NftablesDataplane extends Dataplane<NftProgram, NftChange> {
-	close(): void
-}
+export type NftablesDataplane = ServiceDataplane<NftProgram, NftChange>
 
 /** A node's Services. The socket is opened in the namespace at the first apply or read and stays there. */
 export function createNftables(options: NftablesOptions = {}): NftablesDataplane {
@@ -59,6 +57,9 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 			}
 		},
 		read: async () => readProgram(kernel()),
+		empty: emptyProgram,
+		toJson,
+		fromJson: (json) => fromJson(json as Parameters<typeof fromJson>[0]),
 		evaluate: (program, packet, at) =>
 			evaluate(program, packet, at, {
 				masqueradeAddress: (p) => nodeAddresses.find((a) => familyOf(a) === familyOf(p.destination)),
