@@ -4,6 +4,10 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { test } from 'node:test'
 
+const dataplanes = ['links', 'nftables', 'ebpf', 'iptables', 'ipvs', 'hostports', 'loadbalancer', 'dns'].map(
+	(name) => `dataplane/${name}`,
+)
+
 /** A folder under src/ → the folders it may import, and why no others. The longest name that fits a file is its layer. */
 const layers: Record<string, { may: string[]; because: string }> = {
 	base: { may: [], because: 'everything stands on it, so it stands on nothing' },
@@ -17,47 +21,23 @@ const layers: Record<string, { may: string[]; because: string }> = {
 		may: ['base', 'model', 'linux'],
 		because: 'a data plane compiles the model and never another data plane',
 	},
-	'dataplane/links': { may: ['base', 'model', 'linux', 'dataplane'], because: 'data planes do not know one another' },
-	'dataplane/nftables': {
-		may: ['base', 'model', 'linux', 'dataplane'],
-		because: 'data planes do not know one another',
-	},
-	'dataplane/hostports': {
-		may: ['base', 'model', 'linux', 'dataplane'],
-		because: 'data planes do not know one another',
-	},
-	'dataplane/dns': { may: ['base', 'model', 'linux', 'dataplane'], because: 'data planes do not know one another' },
 	agent: {
-		may: [
-			'base',
-			'kube',
-			'model',
-			'linux',
-			'dataplane',
-			'dataplane/links',
-			'dataplane/nftables',
-			'dataplane/hostports',
-			'dataplane/dns',
-		],
+		may: ['base', 'kube', 'model', 'linux', 'dataplane', ...dataplanes, 'dataplane/proxies'],
 		because: 'the agent runs on real nodes too, where there is no lab and no API server of ours',
 	},
 	trace: {
-		may: [
-			'base',
-			'kube',
-			'model',
-			'walk',
-			'linux/nft',
-			'agent',
-			'dataplane',
-			'dataplane/links',
-			'dataplane/nftables',
-			'dataplane/dns',
-		],
+		may: ['base', 'kube', 'model', 'walk', 'linux/nft', 'agent', 'dataplane', ...dataplanes, 'dataplane/proxies'],
 		because: 'witnesses are asked through the agent, wherever it runs',
 	},
 	lab: { may: ['*'], because: 'only lab and cli see everything' },
 	cli: { may: ['*'], because: 'only lab and cli see everything' },
+}
+for (const name of dataplanes) {
+	layers[name] = { may: ['base', 'model', 'linux', 'dataplane'], because: 'data planes do not know one another' }
+}
+layers['dataplane/proxies'] = {
+	may: ['base', 'model', 'linux', 'dataplane', ...dataplanes],
+	because: 'the list of those that carry Services, and how one is chosen',
 }
 layers['linux/nft'] = { may: ['base', 'linux'], because: 'nftables are part of the kernel as data' }
 layers.linux!.may.push('linux/nft')

@@ -3,11 +3,15 @@
 
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
-import { emptyTable, type Table } from '../base/table.ts'
+import { diffTables, emptyTable, type Table } from '../base/table.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import { objectOrigin } from '../model/origin.ts'
+import { type ClusterState, emptyState } from '../model/state.ts'
 import type { AttachmentRecord } from './attachments.ts'
+import type { NodeMetrics } from './metrics.ts'
+import type { NodeProgress, NodeServer } from './node-server.ts'
 import type { NodePrograms } from './protocol.ts'
 import { createRunner } from './runner.ts'
 import type { ClusterView } from './view.ts'
@@ -25,6 +29,14 @@ export interface NodePlanes {
 	/** Reads back, repairs; the names of the planes that had drifted. */
 	repair(): Promise<readonly string[]>
 	read(): Promise<NodePrograms>
+	/** The node's own figures, where it keeps some. */
+	readonly metrics?: NodeMetrics
+	/** Opens what the node answers about itself: health, metrics. */
+	serve?(progress: () => NodeProgress, onFailure: (what: string, error: unknown) => void): NodeServer
+	/** Which data plane carries Services. */
+	readonly serviceProxy?: ServiceProxyMode
+	/** Throws Failure; the old one carries on then. */
+	setServiceProxy?(mode: ServiceProxyMode): Promise<void>
 	close(): void
 }
 
@@ -45,6 +57,8 @@ export interface AgentEvents {
 	applied?(model: NetworkModel): void
 	/** After `failed`: the node is as it should be. */
 	recovered?(node: NodeName): void
+	/** Something beside the programs does not work. */
+	warned?(what: string, error: unknown): void
 	/** Somebody else had changed the node's kernel; it is as it should be again. */
 	drifted?(node: NodeName, planes: readonly string[]): void
 }
@@ -66,6 +80,8 @@ export interface AgentLoop {
 	waitApplied(test: (model: NetworkModel) => boolean, signal: AbortSignal): Promise<void>
 	/** Reads every node back and repairs it now. */
 	repair(): Promise<void>
+	/** Changes the data plane that carries Services on every node. Where one refuses all go back, and it throws why. */
+	setServiceProxy(mode: ServiceProxyMode): Promise<void>
 	read(node: NodeName): Promise<NodePrograms>
 	stop(): Promise<void>
 }
@@ -90,8 +106,15 @@ interface NodeState {
 	/** Read back before the next pass. */
 	repair: boolean
 	waiting: Waiting[]
+	/** What the node answers about itself, from its first good pass on. */
+	server?: NodeServer
+	/** When a change came that is not in force yet. */
+	pendingSince?: number
+	appliedAt?: number
 }
 
+/** On an EndpointSlice: when the change of a pod or Service happened that it tells of. */
+const triggerTime = 'endpoints.kubernetes.io/last-change-trigger-time'
 /** Milliseconds in which changes are gathered; the first one goes at once. */
 const gatherInterval = 2
 const repairInterval = 60_000
@@ -114,6 +137,8 @@ export function createAgentLoop(options: {
 	/** Counts changes; a pass covers those up to the number at its start. */
 	let revision = 1
 	let applied: NetworkModel | undefined
+	/** The state that the last pass brought to the nodes. */
+	let seen: ClusterState | undefined
 	let started = false
 	let cancelRepair: (() => void) | undefined
 	const watchers = new Set<() => void>()
@@ -130,12 +155,41 @@ export function createAgentLoop(options: {
 			for (const node of nodes.keys()) events.failed?.(node, e)
 			return retryLimit
 		}
+		const { state } = view
+		noteChanges(state)
 		const results = await Promise.all([...nodes.values()].map((node) => bring(node, model, covered)))
 		applied = model
+		noteProgrammed(state)
 		events.applied?.(model)
 		for (const check of [...watchers]) check()
 		const retries = results.filter((r) => r !== undefined)
 		return retries.length === 0 ? undefined : Math.min(...retries)
+	}
+
+	const { services: noServices, endpointSlices: noSlices } = emptyState()
+
+	/** Objects that changed since the last pass, for the figures of each node. */
+	function noteChanges(state: ClusterState): void {
+		let services = 0
+		let endpoints = 0
+		diffTables(seen?.services ?? noServices, state.services, () => services++)
+		diffTables(seen?.endpointSlices ?? noSlices, state.endpointSlices, () => endpoints++)
+		if (services + endpoints === 0) return
+		for (const { planes } of nodes.values()) planes.metrics?.queued({ services, endpoints })
+	}
+
+	/** How long the changes of EndpointSlices took from what caused them to here. */
+	function noteProgrammed(state: ClusterState): void {
+		const now = clock.now()
+		const first = seen === undefined
+		diffTables(seen?.endpointSlices ?? noSlices, state.endpointSlices, (_, before, after) => {
+			const at = after?.metadata.annotations?.[triggerTime]
+			// What was there before the agent is no change.
+			if (first || at === undefined || at === before?.metadata.annotations?.[triggerTime]) return
+			const seconds = (now - Date.parse(at)) / 1000
+			if (seconds >= 0) for (const { planes } of nodes.values()) planes.metrics?.programmed(seconds)
+		})
+		seen = state
 	}
 
 	async function bring(node: NodeState, model: NetworkModel, covered: number): Promise<number | undefined> {
@@ -154,6 +208,16 @@ export function createAgentLoop(options: {
 				node.failures = 0
 			}
 			node.done = covered
+			node.appliedAt = clock.now()
+			if (covered === revision) delete node.pendingSince
+			node.server ??= node.planes.serve?.(
+				() => ({
+					...(node.pendingSince === undefined ? {} : { pendingSince: node.pendingSince }),
+					...(node.appliedAt === undefined ? {} : { appliedAt: node.appliedAt }),
+				}),
+				(what, e) => events.warned?.(what, e),
+			)
+			node.server?.update(model)
 			settle(node, (waiting) => waiting.resolve())
 			return undefined
 		} catch (e) {
@@ -178,6 +242,8 @@ export function createAgentLoop(options: {
 
 	function changed(): number {
 		revision++
+		const now = clock.now()
+		for (const node of nodes.values()) node.pendingSince ??= now
 		runner.trigger()
 		return revision
 	}
@@ -254,11 +320,25 @@ export function createAgentLoop(options: {
 			const at = changed()
 			await Promise.allSettled([...nodes.values()].map((node) => waitFor(node, at)))
 		},
+		async setServiceProxy(mode) {
+			const done: NodeState[] = []
+			for (const node of nodes.values()) {
+				const before = node.planes.serviceProxy
+				try {
+					await node.planes.setServiceProxy?.(mode)
+					done.push(node)
+				} catch (e) {
+					if (before !== undefined) for (const other of done) await other.planes.setServiceProxy?.(before)
+					throw e
+				}
+			}
+		},
 		read: async (name) => nodeOf(name).planes.read(),
 		async stop() {
 			cancelRepair?.()
 			await runner.stop()
 			view.stop()
+			await Promise.all([...nodes.values()].map((node) => node.server?.close()))
 			for (const node of nodes.values()) node.planes.close()
 		},
 	}

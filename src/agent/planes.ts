@@ -2,19 +2,25 @@
 
 import type { Clock } from '../base/clock.ts'
 import { emptyTable } from '../base/table.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { changedPorts, isLeftBehind } from '../dataplane/hostports/flush.ts'
 import { createHostports } from '../dataplane/hostports/hostports.ts'
 import type { LinksChange } from '../dataplane/links/diff.ts'
 import { createLinks } from '../dataplane/links/links.ts'
-import { lostBackends } from '../dataplane/nftables/flush.ts'
-import { createNftables } from '../dataplane/nftables/nftables.ts'
+import { serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import type { NftChange } from '../linux/nft/change.ts'
-import type { NodeName } from '../model/network.ts'
+import { readProgram } from '../linux/nft/read.ts'
+import { openNftSocket } from '../linux/nft/transaction.ts'
+import type { NetworkModel, NodeName } from '../model/network.ts'
 import { type NodeAttachments, NodeFailure, type NodePlanes } from './loop.ts'
+import { createNodeMetrics } from './metrics.ts'
+import { createNodeServer } from './node-server.ts'
 import { createPlane, PlaneFailure } from './plane.ts'
+import { createServicePlanes } from './service-planes.ts'
+import { forgetStale, touchedFrontends } from './stale-connections.ts'
 
 export interface NodePlanesOptions {
 	readonly node: NodeName
@@ -23,6 +29,10 @@ export interface NodePlanesOptions {
 	/** Interface the other nodes are reached by. */
 	readonly uplink: string
 	readonly clock: Clock
+	/** Default: nftables. */
+	readonly serviceProxy?: ServiceProxyMode
+	/** A change of the service proxy was cut off: whatever is left of the others goes with the first pass. */
+	readonly cleanOthers?: boolean
 }
 
 export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
@@ -30,17 +40,27 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 	let attachments: NodeAttachments = emptyTable()
 	let conntrack: NetlinkSocket | undefined
 	const links = createLinks({ netns, uplink: options.uplink, attachments: () => attachments, clock })
-	const nftables = createNftables({ netns })
 	const wiring = createPlane('links', links)
-	const services = createPlane('nftables', {
-		diff: nftables.diff,
-		read: nftables.read,
-		async apply(changes) {
-			const outcome = await nftables.apply(changes)
-			if (outcome.ok) forget(changes)
-			return outcome
+	const services = createServicePlanes(node, options.serviceProxy ?? 'nftables', {
+		netns,
+		*namespaces() {
+			yield { path: netns, ips: [] }
+			for (const [, attachment] of attachments) yield { path: attachment.namespace, ips: attachment.ips }
 		},
 	})
+	const metrics = createNodeMetrics(services.mode, () => clock.now() / 1000)
+	let cleaning = options.cleanOthers === true
+	/** The model whose Services are in force. */
+	let carried: NetworkModel | undefined
+	let nft: NetlinkSocket | undefined
+	let last: Promise<unknown> = Promise.resolve()
+
+	/** One after the other: a change of the service proxy and a pass would each see the other's half. */
+	function exclusive<T>(work: () => Promise<T>): Promise<T> {
+		const next = last.then(work)
+		last = next.catch(() => {})
+		return next
+	}
 
 	const hostports = createHostports({ netns })
 	const ports = createPlane('hostports', {
@@ -65,50 +85,77 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		}
 	}
 
-	/**
-	 * UDP has no end: connection tracking would go on sending a client's datagrams to the endpoint it once chose.
-	 * TCP connections are left alone, so that one that is being closed in good order can.
-	 */
-	function forget(changes: readonly NftChange[]): void {
-		for (const { protocol, frontend, backend } of lostBackends(changes)) {
-			if (protocol !== 'UDP') continue
+	async function bringServices(model: NetworkModel): Promise<void> {
+		const begun = performance.now()
+		try {
+			await services.bring(model)
+			metrics.synced((performance.now() - begun) / 1000, true)
+		} catch (e) {
+			metrics.synced((performance.now() - begun) / 1000, false)
+			throw e
+		}
+		const touched = touchedFrontends(carried, model, node)
+		carried = model
+		if (touched.size > 0) {
 			conntrack ??= inNetnsAt(netns, openConntrack)
-			deleteConnections(
-				conntrack,
-				readConntrack(conntrack, {
-					original: { protocol, destination: frontend.ip, destinationPort: frontend.port },
-					reply: { source: backend.ip, sourcePort: backend.port },
-				}),
-			)
+			forgetStale(conntrack, touched)
+		}
+		if (cleaning) {
+			cleaning = false
+			await services.clean(serviceProxyModes)
 		}
 	}
 
 	return {
-		async bring(model, want) {
-			attachments = want
-			let failed: NodeFailure | undefined
-			try {
-				await wiring.bring(links.compile(model, node))
-			} catch (e) {
-				failed = podFailure(e)
-				// What concerns single pods does not keep the Services of the node back.
-				if (failed === undefined) throw e
+		metrics,
+		serve: (progress, onFailure) => createNodeServer({ node, netns, clock, progress, metrics, onFailure }),
+		bring: (model, want) =>
+			exclusive(async () => {
+				attachments = want
+				let failed: NodeFailure | undefined
+				try {
+					await wiring.bring(links.compile(model, node))
+				} catch (e) {
+					failed = podFailure(e)
+					// What concerns single pods does not keep the Services of the node back.
+					if (failed === undefined) throw e
+				}
+				await bringServices(model)
+				await ports.bring(hostports.compile(model, node))
+				if (failed !== undefined) throw failed
+			}),
+		repair: () =>
+			exclusive(async () => {
+				const drifted = [...(await services.repair())]
+				for (const plane of [wiring, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
+				return drifted
+			}),
+		setServiceProxy: (mode) =>
+			exclusive(async () => {
+				try {
+					await services.switchTo(mode)
+				} finally {
+					metrics.setMode(services.mode)
+				}
+			}),
+		get serviceProxy() {
+			return services.mode
+		},
+		async read() {
+			nft ??= inNetnsAt(netns, openNftSocket)
+			return {
+				node,
+				links: await wiring.read(),
+				nftables: readProgram(nft),
+				serviceProxy: services.mode,
+				proxies: await services.read(),
 			}
-			await services.bring(nftables.compile(model, node))
-			await ports.bring(hostports.compile(model, node))
-			if (failed !== undefined) throw failed
 		},
-		async repair() {
-			const drifted: string[] = []
-			for (const plane of [wiring, services, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
-			return drifted
-		},
-		// The Services' plane reads every table of the namespace, that of the host ports too.
-		read: async () => ({ node, links: await wiring.read(), nftables: await services.read() }),
 		close() {
 			links.close()
-			nftables.close()
+			services.close()
 			hostports.close()
+			nft?.close()
 			conntrack?.close()
 		},
 	}

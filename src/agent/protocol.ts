@@ -3,11 +3,12 @@
 
 import type { Ip } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
-import type { RuleHit } from '../dataplane/dataplane.ts'
+import type { RuleHit, ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { LinksProgram } from '../dataplane/links/program.ts'
 import type { NftProgram } from '../linux/nft/program.ts'
 import type { NodeName } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
+import type { ProxyPrograms } from './service-planes.ts'
 
 export interface NodeAgentApi {
 	/** The programs read back from the node's kernel now, not those last applied. */
@@ -19,7 +20,11 @@ export interface NodeAgentApi {
 export interface NodePrograms {
 	readonly node: NodeName
 	readonly links: LinksProgram
+	/** Every table of the node's namespace. */
 	readonly nftables: NftProgram
+	readonly serviceProxy?: ServiceProxyMode
+	/** Programs of data planes that are no nftables, as JSON that their own `fromJson` reads. */
+	readonly proxies?: ProxyPrograms
 }
 
 export interface ProbeRequest {

@@ -43,6 +43,7 @@ common(program.command('up').description("bring a cluster network up from the us
 	.option('-f, --filename <path>', 'manifests: file, directory or - (repeatable)', collect, [])
 	.option('--nodes <n>', 'number of nodes (default 3)')
 	.addOption(new Option('--dataplane <kind>', 'kernel or paper (default: what the machine and the rights allow)'))
+	.option('--service-proxy <mode>', 'nftables (default), ebpf, iptables, ipvs, or auto')
 	.option('-n, --namespace <name>', 'the namespace of objects without one', 'default')
 	.option('--config <file>', 'podwire.yaml (default: ./podwire.yaml where there is one)')
 	.option('--no-kubeconfig', "leave the user's kubeconfig alone")
@@ -128,6 +129,24 @@ common(node.command('drain').description('evict all pods of a node, as disruptio
 	.option('--disable-eviction', 'delete, whatever disruption budgets say')
 	.option('--grace-period <seconds>', "instead of each pod's own")
 	.action(run(async () => (await import('./node.ts')).drainNodes))
+
+const proxy = program
+	.command('proxy')
+	.description('the data plane that carries Services')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire proxy switch ebpf          at the socket, no translation of packets
+  podwire proxy switch iptables      the chains that kube-proxy writes in that mode
+
+Established connections go on. Exit codes: 0 done, 2 no such mode, 3 this machine cannot.`,
+	)
+common(
+	proxy.command('switch').description('let another data plane carry Services: nftables, ebpf, iptables, ipvs, auto'),
+)
+	.argument('<mode>')
+	.action(run(async () => (await import('./proxy.ts')).switchProxy))
 
 common(program.command('version').description('the version of podwire and of what it stands on')).action(
 	run(async () => (await import('./version.ts')).version),

@@ -33,7 +33,10 @@ function labText(lab: LabStatus, wide: boolean): string {
 		lines.push(`  podwire up --name ${lab.name} goes on with it, podwire down --name ${lab.name} removes it`)
 		return `${lines.join('\n')}\n`
 	}
-	const plane = lab.dataplane === 'paper' ? `paper (${lab.whyPaper ?? 'asked for'})` : `kernel, by ${lab.rights}`
+	const plane =
+		lab.dataplane === 'paper'
+			? `paper (${lab.whyPaper ?? 'asked for'})`
+			: `kernel, by ${lab.rights}; Services by ${lab.serviceProxy ?? 'none yet'}`
 	lines.push(`  data plane  ${plane}`)
 	lines.push(`  API server  ${lab.api ?? 'not answering yet'}`)
 	lines.push(

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
+import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
 import { applyItems, claimItems, type Refusal, sourcesOf } from './apply.ts'
@@ -12,6 +13,7 @@ import { defaultName, givenName } from './lab.ts'
 import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
 import { type CommonOptions, readCount, readDuration } from './options.ts'
 import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
+import { readServiceProxyChoice } from './proxy.ts'
 import { type Readiness, waitReady } from './ready.ts'
 import { packageVersion } from './version.ts'
 
@@ -19,6 +21,7 @@ interface UpOptions extends CommonOptions {
 	readonly filename: readonly string[]
 	readonly nodes?: string
 	readonly dataplane?: string
+	readonly serviceProxy?: string
 	readonly namespace: string
 	readonly config?: string
 	/** false by --no-kubeconfig. */
@@ -38,6 +41,7 @@ export async function up(options: UpOptions): Promise<number> {
 			? undefined
 			: readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
 	const dataplane = readDataplane(options.dataplane)
+	const serviceProxy = options.serviceProxy === undefined ? undefined : readServiceProxyChoice(options.serviceProxy)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
 	const warn = (text: string) => {
@@ -51,10 +55,20 @@ export async function up(options: UpOptions): Promise<number> {
 	const loaded = await reading
 	const config = await loadConfig(options.config)
 
-	const lab = await start({ name, nodes, dataplane, config, progress, warn })
+	const lab = await start({ name, nodes, dataplane, serviceProxy, config, progress, warn })
 	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
 		warn(
 			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
+		)
+	}
+	if (
+		!lab.created &&
+		serviceProxy !== undefined &&
+		serviceProxy !== 'auto' &&
+		lab.status.serviceProxy !== serviceProxy
+	) {
+		warn(
+			`lab ${JSON.stringify(name)} runs with service proxy ${lab.status.serviceProxy ?? 'none'}; podwire proxy switch ${serviceProxy} changes it`,
 		)
 	}
 	const context = options.kubeconfig ? await mergeKubeconfig(lab, warn) : undefined
@@ -120,11 +134,12 @@ async function start(input: {
 	name: string
 	nodes: number | undefined
 	dataplane: 'kernel' | 'paper' | undefined
+	serviceProxy: ServiceProxyChoice | undefined
 	config: LabConfig
 	progress: Progress
 	warn: (text: string) => void
 }): Promise<LabHandle> {
-	const { name, nodes, dataplane, config, progress, warn } = input
+	const { name, nodes, dataplane, serviceProxy, config, progress, warn } = input
 	try {
 		return await startLab({
 			name,
@@ -132,6 +147,7 @@ async function start(input: {
 			version: packageVersion(),
 			...(nodes === undefined ? {} : { nodes }),
 			...(dataplane === undefined ? {} : { dataplane }),
+			...(serviceProxy === undefined ? {} : { serviceProxy }),
 			onEvent(event) {
 				if (event.event === 'progress') progress.say(event.text)
 				else if (event.event === 'warning') warn(event.text)

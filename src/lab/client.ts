@@ -1,7 +1,7 @@
 // A running lab from outside: its control socket as functions.
 
 import { request as httpRequest } from 'node:http'
-import type { NodeAgentApi, ProbeResult } from '../agent/protocol.ts'
+import type { NodeAgentApi, NodePrograms, ProbeResult } from '../agent/protocol.ts'
 import { Failure } from '../base/failure.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
@@ -11,6 +11,7 @@ import type { LabConfig } from './config.ts'
 import type { Sources } from './control.ts'
 import { unixTransport } from './http.ts'
 import { labPaths } from './paths.ts'
+import type { ServiceProxyChoice } from './service-proxy.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
 export interface LabClient {
@@ -33,6 +34,8 @@ export interface LabClient {
 	stopNode(node: string): Promise<void>
 	/** Brings it back. */
 	startNode(node: string): Promise<void>
+	/** Changes the data plane that carries Services. Throws Failure Unsupported with the reason. */
+	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
 	stop(): Promise<void>
 }
@@ -105,8 +108,9 @@ export function controlClient(name: string, socketPath: string): LabClient {
 					readonly node: string
 					readonly links: LinksProgramJson
 					readonly nftables: Parameters<typeof fromJson>[0]
-				}
-				return { node: json.node, links: linksFromJson(json.links), nftables: fromJson(json.nftables) }
+				} & Pick<NodePrograms, 'serviceProxy' | 'proxies'>
+				const { links, nftables, ...rest } = json
+				return { ...rest, links: linksFromJson(links), nftables: fromJson(nftables) }
 			},
 			probe: async (request) => (await call('POST', '/probe', request)) as ProbeResult,
 		},
@@ -126,6 +130,9 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		},
 		async startNode(node) {
 			await call('POST', `/nodes/${encodeURIComponent(node)}/start`)
+		},
+		async setServiceProxy(mode) {
+			await call('PUT', '/service-proxy', { mode })
 		},
 		async stop() {
 			await call('POST', '/stop')

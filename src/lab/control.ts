@@ -12,6 +12,7 @@ import type { OwnContext } from '../kube/kubeconfig.ts'
 import { toJson } from '../linux/nft/program.ts'
 import type { ObjectSource } from '../model/state.ts'
 import type { LabConfig } from './config.ts'
+import type { ServiceProxyChoice } from './service-proxy.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
 export type Sources = Readonly<Record<string, ObjectSource>>
@@ -35,6 +36,8 @@ export interface ControlHandlers {
 	repair(): Promise<void>
 	/** Cuts a node off, or brings it back. Throws Failure NotFound, Unavailable while starting. */
 	setNode(name: string, running: boolean): Promise<void>
+	/** Changes the data plane that carries Services, on every node. Throws Failure Unsupported, Unavailable. */
+	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
 	stop(): Promise<void>
 }
@@ -111,6 +114,11 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 		case 'POST /repair':
 			await handlers.repair()
 			return sendJson(response, 200, {})
+		case 'PUT /service-proxy': {
+			const { mode } = (await readJson(message)) as { readonly mode: ServiceProxyChoice }
+			await handlers.setServiceProxy(mode)
+			return sendJson(response, 200, {})
+		}
 		case 'POST /stop':
 			await handlers.stop()
 			return sendJson(response, 200, {})
@@ -129,6 +137,8 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 				node: read.node,
 				links: linksToJson(read.links),
 				nftables: toJson(read.nftables),
+				serviceProxy: read.serviceProxy,
+				proxies: read.proxies,
 			})
 		}
 	}

@@ -2,6 +2,7 @@
 
 import type { LabConfig } from './config.ts'
 import type { LabPaths } from './paths.ts'
+import type { ServiceProxyChoice } from './service-proxy.ts'
 
 export interface DaemonOptions {
 	readonly paths: LabPaths
@@ -12,6 +13,8 @@ export interface DaemonOptions {
 	/** The data plane was demanded: do not fall back from the kernel to paper. */
 	readonly forced: boolean
 	readonly rights: 'root' | 'user namespace' | 'none'
+	/** Asked for; undefined: as the lab had it, else the default. */
+	readonly serviceProxy?: ServiceProxyChoice
 	readonly config: LabConfig
 	readonly version: string
 }

@@ -9,6 +9,7 @@ import type { NodeAgentApi } from '../agent/protocol.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, messageOf } from '../base/failure.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { nodeIp, podCidr, serviceCidr } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
@@ -21,6 +22,13 @@ import { labNodes } from './kubelet/nodes.ts'
 import { createPaperRuntime, type PodRuntime } from './kubelet/runtime.ts'
 import { identifyProcess } from './process-identity.ts'
 import { bootId, writeRecord } from './record.ts'
+import {
+	chooseServiceProxy,
+	defaultServiceProxy,
+	keepServiceProxy,
+	readServiceProxy,
+	type ServiceProxyChoice,
+} from './service-proxy.ts'
 import { readSources, writeSources } from './sources.ts'
 import type { LabStatus } from './status.ts'
 
@@ -99,6 +107,7 @@ export async function runDaemon(
 			}
 			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
+		setServiceProxy: (choice) => setServiceProxy(choice),
 		stop: () => stop(),
 	})
 	const record = (workloads?: number) =>
@@ -130,6 +139,7 @@ export async function runDaemon(
 			pid: process.pid,
 			dataplane,
 			...(whyPaper === undefined ? {} : { whyPaper }),
+			...(proxy === undefined ? {} : { serviceProxy: proxy.mode }),
 			rights: options.rights,
 			nodes: nodes.map((node) => {
 				const object = cluster?.view.informer('nodes').store.get(node.name)
@@ -157,6 +167,23 @@ export async function runDaemon(
 	}
 
 	let kernel: LabKernel | undefined
+	let proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean } | undefined
+
+	async function setServiceProxy(choice: ServiceProxyChoice): Promise<void> {
+		if (kernel === undefined || proxy === undefined)
+			throw new Failure('Unsupported', 'There is no data plane to change: the lab is on paper')
+		if (cluster?.loop === undefined) throw new Failure('Unavailable', 'The lab is still starting')
+		const mode = await chooseServiceProxy(choice)
+		if (mode === proxy.mode) return
+		keepServiceProxy(paths, proxy.mode, mode)
+		try {
+			await cluster.loop.setServiceProxy(mode)
+			proxy = { mode, unfinished: false }
+			events.progress(`Services are carried by ${mode}`)
+		} finally {
+			keepServiceProxy(paths, proxy.mode)
+		}
+	}
 
 	async function start(): Promise<void> {
 		// The store is read while the kernel's part is laid.
@@ -174,7 +201,13 @@ export async function runDaemon(
 		if (dataplane === 'kernel') {
 			events.progress(`making ${nodes.length} nodes and the network between them`)
 			try {
-				kernel = await startKernel(paths, nodes, onFailure, () => record(kernel?.runtime.client.pid))
+				const kept = readServiceProxy(paths)
+				const mode = await chooseServiceProxy(options.serviceProxy ?? kept?.mode ?? defaultServiceProxy)
+				const unfinished = kept !== undefined && (kept.unfinished || kept.mode !== mode)
+				if (kept === undefined) keepServiceProxy(paths, mode)
+				else if (kept.mode !== mode) keepServiceProxy(paths, kept.mode, mode)
+				proxy = { mode, unfinished }
+				kernel = await startKernel(paths, nodes, onFailure, () => record(kernel?.runtime.client.pid), proxy)
 			} catch (e) {
 				if (options.forced) throw e
 				dataplane = 'paper'
@@ -205,7 +238,14 @@ export async function runDaemon(
 					events.warning(
 						`node "${node}": somebody else had changed ${planes.join(' and ')}; it is as it should be again`,
 					),
-				applied: (model) => kernel?.applied(model),
+				applied(model) {
+					kernel?.applied(model)
+					// Once around: nothing of another data plane is left.
+					if (proxy?.unfinished !== true) return
+					proxy = { mode: proxy.mode, unfinished: false }
+					keepServiceProxy(paths, proxy.mode)
+				},
+				warned: onFailure,
 				recovered: (node) => void trouble.delete(`node ${node}`),
 			},
 			netnsOfNode: (node) => join(paths.namespaces, node),

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { NodePlanes } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { systemClock } from '../base/clock.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { DnsProgram } from '../dataplane/dns/program.ts'
 import type { NetworkModel } from '../model/network.ts'
 import { nodeInterface } from './addresses.ts'
@@ -34,6 +35,7 @@ export async function startKernel(
 	nodes: readonly LabNode[],
 	onFailure: (what: string, e: unknown) => void,
 	replaced: () => void,
+	proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean },
 ): Promise<LabKernel> {
 	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }, dns] =
 		await Promise.all([
@@ -54,6 +56,8 @@ export async function startKernel(
 				netns: underlay.netnsOf(node.name),
 				uplink: nodeInterface,
 				clock: systemClock,
+				serviceProxy: proxy.mode,
+				cleanOthers: proxy.unfinished,
 			}),
 		]),
 	)

@@ -17,6 +17,8 @@ export interface LabPaths {
 	readonly sources: string
 	/** How many nodes the lab has. */
 	readonly nodes: string
+	/** Which data plane carries Services. */
+	readonly serviceProxy: string
 	/** Keys and certificates of the API server. */
 	readonly pki: string
 	/** Who runs the lab; see record.ts. */
@@ -87,6 +89,7 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		attachments: join(state, 'attachments.db'),
 		sources: join(state, 'sources.json'),
 		nodes: join(state, 'nodes'),
+		serviceProxy: join(state, 'service-proxy'),
 		pki: join(state, 'pki'),
 		record: join(runtime, 'lab.json'),
 		log: join(runtime, 'daemon.log'),

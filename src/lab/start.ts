@@ -32,6 +32,7 @@ import {
 } from './process-identity.ts'
 import { bootId, type LabRecord, readRecord } from './record.ts'
 import { findRights, userNamespaceCommand } from './rights.ts'
+import type { ServiceProxyChoice } from './service-proxy.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
 export interface StartOptions {
@@ -40,6 +41,8 @@ export interface StartOptions {
 	readonly nodes?: number
 	/** Absent: the kernel where the machine and the rights allow it, else paper, and the status says why. */
 	readonly dataplane?: 'kernel' | 'paper'
+	/** Absent: as the lab had it, else nftables. A running lab keeps what it has. */
+	readonly serviceProxy?: ServiceProxyChoice
 	readonly config: LabConfig
 	readonly version: string
 	readonly onEvent?: (event: LabEvent) => void
@@ -108,6 +111,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		dataplane: rights.rights === 'none' ? 'paper' : 'kernel',
 		...(rights.why === undefined ? {} : { whyPaper: rights.why }),
 		forced: options.dataplane !== undefined,
+		...(options.serviceProxy === undefined ? {} : { serviceProxy: options.serviceProxy }),
 		rights: rights.rights,
 		config: options.config,
 		version: options.version,

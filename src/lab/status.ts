@@ -1,5 +1,7 @@
 // What a lab says of itself. Plain data: it crosses the control socket as JSON and is printed by `podwire status`.
 
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+
 export type LabPhase = 'starting' | 'running' | 'stopping' | 'crashed'
 
 export interface LabStatus {
@@ -10,6 +12,8 @@ export interface LabStatus {
 	readonly dataplane: 'kernel' | 'paper'
 	/** Why the data plane is paper, one sentence. */
 	readonly whyPaper?: string
+	/** Which data plane carries Services; absent on paper. */
+	readonly serviceProxy?: ServiceProxyMode
 	/** With what rights the kernel is used. */
 	readonly rights: 'root' | 'user namespace' | 'none'
 	readonly nodes: readonly LabNodeStatus[]

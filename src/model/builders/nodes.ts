@@ -51,8 +51,17 @@ function readNode(state: ClusterState, object: core.Node): Node {
 			.flatMap((a) => tryParseIp(a.address) ?? []),
 		podCidrs: cidrs.flatMap((text) => tryParseCidr(text, { mask: true }) ?? []),
 		ready: ready === 'True',
+		...(isLeaving(object) ? { leaving: true as const } : {}),
 		...(zone === undefined ? {} : { zone }),
 		labels,
 		origin: originOf(state, 'Node', name),
 	}
+}
+
+const toBeDeleted = 'ToBeDeletedByClusterAutoscaler'
+
+function isLeaving(object: core.Node): boolean {
+	return (
+		object.metadata.deletionTimestamp !== undefined || (object.spec?.taints ?? []).some((t) => t.key === toBeDeleted)
+	)
 }

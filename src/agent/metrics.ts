@@ -1,0 +1,185 @@
+// A node's figures under kube-proxy's names (KEP-3866, kubernetes-mixin), so that dashboards of today show them.
+// Written down at no cost while the node works; the library that prints them is loaded with the first question.
+
+import type { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+
+export interface NodeMetrics {
+	/** A change came that is to be programmed. Counts of objects that changed. */
+	queued(changes: { readonly services: number; readonly endpoints: number }): void
+	/** A pass over Services ended; seconds it took. */
+	synced(seconds: number, ok: boolean): void
+	/** Seconds from the change that caused an EndpointSlice to its being in force here. */
+	programmed(seconds: number): void
+	/** Services whose Local policy serves nobody on this node. */
+	noLocalEndpoints(traffic: 'internal' | 'external', count: number): void
+	cleanupFailed(): void
+	asked(what: 'healthz' | 'livez', code: number): void
+	mode(): ServiceProxyMode
+	setMode(mode: ServiceProxyMode): void
+	/** Prometheus' text format. */
+	text(): Promise<{ readonly type: string; readonly text: string }>
+}
+
+/** As kube-proxy has them, seconds. */
+const syncBuckets = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i)
+const programmingBuckets = [
+	0.25,
+	0.5,
+	0.75,
+	...Array.from({ length: 59 }, (_, i) => i + 1),
+	...Array.from({ length: 9 }, (_, i) => 60 + i * 5),
+	...Array.from({ length: 7 }, (_, i) => 120 + i * 30),
+]
+/** Ours are quicker than the first of those. */
+const fastBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1]
+
+interface Printed {
+	readonly registry: Registry
+	readonly duration: Histogram
+	readonly latency: Histogram
+	readonly lastSync: Gauge
+	readonly lastQueued: Gauge
+	readonly changes: Readonly<Record<'services' | 'endpoints', { readonly pending: Gauge; readonly total: Counter }>>
+	readonly noLocal: Gauge
+	readonly syncFailures: Counter
+	readonly cleanupFailures: Counter
+	readonly health: Readonly<Record<'healthz' | 'livez', Counter>>
+}
+
+/** `now`: seconds since 1970. */
+export function createNodeMetrics(mode: ServiceProxyMode, now: () => number): NodeMetrics {
+	/** What happened before anybody asked. */
+	const waiting: ((p: Printed) => void)[] = []
+	const waitingLimit = 10_000
+	let printed: Printed | undefined
+	let loading: Promise<Printed> | undefined
+	let current = mode
+
+	function note(action: (p: Printed) => void): void {
+		if (printed !== undefined) action(printed)
+		else if (waiting.length < waitingLimit) waiting.push(action)
+		else void load()
+	}
+
+	function load(): Promise<Printed> {
+		loading ??= createPrinted().then((p) => {
+			printed = p
+			for (const action of waiting.splice(0)) action(p)
+			return p
+		})
+		return loading
+	}
+
+	return {
+		queued({ services, endpoints }) {
+			const at = now()
+			note((p) => {
+				p.lastQueued.set(at)
+				for (const [name, count] of [
+					['services', services],
+					['endpoints', endpoints],
+				] as const) {
+					if (count === 0) continue
+					p.changes[name].pending.inc(count)
+					p.changes[name].total.inc(count)
+				}
+			})
+		},
+		synced(seconds, ok) {
+			const at = now()
+			note((p) => {
+				p.duration.observe(seconds)
+				if (ok) {
+					p.lastSync.set(at)
+					p.changes.services.pending.set(0)
+					p.changes.endpoints.pending.set(0)
+				} else p.syncFailures.inc()
+			})
+		},
+		programmed: (seconds) => note((p) => p.latency.observe(seconds)),
+		noLocalEndpoints: (traffic, count) => note((p) => p.noLocal.set({ traffic_policy: traffic }, count)),
+		cleanupFailed: () => note((p) => p.cleanupFailures.inc()),
+		asked: (what, code) => note((p) => p.health[what].inc({ code })),
+		mode: () => current,
+		setMode(next) {
+			current = next
+		},
+		async text() {
+			const { registry } = await load()
+			return { type: registry.contentType, text: await registry.metrics() }
+		},
+	}
+}
+
+async function createPrinted(): Promise<Printed> {
+	const { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } = await import('prom-client')
+	const registry = new Registry()
+	const registers = [registry]
+	collectDefaultMetrics({ register: registry })
+	const changes = (what: 'service' | 'endpoint', text: string) => ({
+		pending: new Gauge({
+			name: `kubeproxy_sync_proxy_rules_${what}_changes_pending`,
+			help: `Changes of ${text} that are not programmed yet`,
+			registers,
+		}),
+		total: new Counter({
+			name: `kubeproxy_sync_proxy_rules_${what}_changes_total`,
+			help: `Changes of ${text} seen`,
+			registers,
+		}),
+	})
+	const health = (what: 'healthz' | 'livez') =>
+		new Counter({
+			name: `proxy_${what}_total`,
+			help: `Answers of /${what} by HTTP status`,
+			labelNames: ['code'],
+			registers,
+		})
+	return {
+		registry,
+		duration: new Histogram({
+			name: 'kubeproxy_sync_proxy_rules_duration_seconds',
+			help: 'Time to program the Services of the node',
+			buckets: syncBuckets,
+			registers,
+		}),
+		latency: new Histogram({
+			name: 'kubeproxy_network_programming_duration_seconds',
+			help: 'Time from the change of a pod or Service to its being programmed',
+			buckets: [...fastBuckets, ...programmingBuckets],
+			registers,
+		}),
+		lastSync: new Gauge({
+			name: 'kubeproxy_sync_proxy_rules_last_timestamp_seconds',
+			help: 'When Services were last programmed, seconds since 1970',
+			registers,
+		}),
+		lastQueued: new Gauge({
+			name: 'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds',
+			help: 'When a change last came, seconds since 1970',
+			registers,
+		}),
+		changes: {
+			services: changes('service', 'Services'),
+			endpoints: changes('endpoint', 'EndpointSlices'),
+		},
+		noLocal: new Gauge({
+			name: 'kubeproxy_sync_proxy_rules_no_local_endpoints_total',
+			help: 'Services with a Local traffic policy and no endpoint on this node',
+			labelNames: ['traffic_policy'],
+			registers,
+		}),
+		syncFailures: new Counter({
+			name: 'kubeproxy_sync_proxy_rules_nftables_sync_failures_total',
+			help: 'Transactions the kernel refused',
+			registers,
+		}),
+		cleanupFailures: new Counter({
+			name: 'kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total',
+			help: 'What could not be taken out of the kernel',
+			registers,
+		}),
+		health: { healthz: health('healthz'), livez: health('livez') },
+	}
+}

@@ -1,0 +1,56 @@
+// `podwire proxy switch MODE`: another data plane carries the Services of a running lab.
+
+import { isFailure } from '../base/failure.ts'
+import { isServiceProxyMode, serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
+import { labClient } from '../lab/client.ts'
+import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
+import { CommandError, exit } from './exit.ts'
+import { findLab } from './lab.ts'
+import type { CommonOptions } from './options.ts'
+import { outputFormat, printDocument } from './output.ts'
+
+/** Throws CommandError usage. */
+export function readServiceProxyChoice(text: string): ServiceProxyChoice {
+	if (text === 'auto' || isServiceProxyMode(text)) return text
+	throw new CommandError(
+		exit.usage,
+		`Unknown service proxy ${JSON.stringify(text)}`,
+		`use ${serviceProxyModes.join(', ')} or auto`,
+	)
+}
+
+export async function switchProxy(options: CommonOptions, args: readonly string[]): Promise<number> {
+	const choice = readServiceProxyChoice(args[0] as string)
+	const format = outputFormat(options.output)
+	const { name } = await findLab(options.name)
+	const client = labClient(name)
+	const before = (await client.status()).serviceProxy
+	const begun = performance.now()
+	try {
+		await client.setServiceProxy(choice)
+	} catch (e) {
+		if (isFailure(e, 'Unsupported'))
+			throw new CommandError(exit.unknown, e.message, 'podwire doctor says what is missing')
+		if (isFailure(e, 'Unavailable')) throw new CommandError(exit.unknown, e.message)
+		throw e
+	}
+	const after = (await client.status()).serviceProxy
+	const seconds = (performance.now() - begun) / 1000
+	if (format === 'json' || format === 'yaml') {
+		printDocument(format, {
+			apiVersion: 'podwire.dev/v1alpha1',
+			kind: 'ProxySwitch',
+			lab: name,
+			before,
+			after,
+			seconds,
+		})
+	} else if (options.quiet !== true) {
+		process.stderr.write(
+			before === after
+				? `lab ${name}: Services are carried by ${after} already\n`
+				: `lab ${name}: Services are carried by ${after} now, nothing of ${before} is left, ${seconds.toFixed(2)} s\n`,
+		)
+	}
+	return exit.ok
+}

@@ -1,0 +1,54 @@
+// Which data plane carries the Services of a lab: kept, so that a daemon started again goes on with the same one, and
+// while it changes both are kept, so that what a change left half done is taken away.
+
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { Failure, messageOf } from '../base/failure.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import { isServiceProxyMode, serviceProxies } from '../dataplane/proxies/service-proxies.ts'
+import type { LabPaths } from './paths.ts'
+
+/** As a user asks for it: `auto` is eBPF where the rights and the kernel allow it, else nftables. */
+export type ServiceProxyChoice = ServiceProxyMode | 'auto'
+
+export const defaultServiceProxy: ServiceProxyMode = 'nftables'
+
+export interface KeptServiceProxy {
+	readonly mode: ServiceProxyMode
+	/** A change was under way when the daemon ended. */
+	readonly unfinished: boolean
+}
+
+/** undefined: a new lab, or one that nobody chose for. */
+export function readServiceProxy(paths: LabPaths): KeptServiceProxy | undefined {
+	try {
+		const [mode = '', next] = readFileSync(paths.serviceProxy, 'utf8').trim().split(' to ')
+		if (isServiceProxyMode(mode)) return { mode, unfinished: next !== undefined }
+	} catch {
+		// Not chosen yet.
+	}
+	return undefined
+}
+
+/** By a second file, so that a reader never sees half of it. Throws Failure CannotWrite. */
+export function keepServiceProxy(paths: LabPaths, mode: ServiceProxyMode, changingTo?: ServiceProxyMode): void {
+	const temporary = `${paths.serviceProxy}.${process.pid}`
+	try {
+		writeFileSync(temporary, `${mode}${changingTo === undefined ? '' : ` to ${changingTo}`}\n`, { mode: 0o600 })
+		renameSync(temporary, paths.serviceProxy)
+	} catch (e) {
+		rmSync(temporary, { force: true })
+		throw new Failure('CannotWrite', `Cannot write ${JSON.stringify(paths.serviceProxy)}: ${messageOf(e)}`)
+	}
+}
+
+/** The mode a choice means on this machine. Throws Failure Unsupported with the reason. */
+export async function chooseServiceProxy(choice: ServiceProxyChoice): Promise<ServiceProxyMode> {
+	if (choice === 'auto') {
+		const ebpf = serviceProxies.ebpf
+		return ebpf !== undefined && (await ebpf.usable()) === undefined ? 'ebpf' : 'nftables'
+	}
+	const proxy = serviceProxies[choice]
+	const why = proxy === undefined ? 'it is not there' : await proxy.usable()
+	if (why !== undefined) throw new Failure('Unsupported', `Cannot use service proxy ${choice}: ${why}`)
+	return choice
+}
