@@ -89,7 +89,8 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 		}
 		case 'service': {
 			const d = draft('service')
-			d.text = `Service ${step.service} port ${step.port === '' ? trace.flow.port : step.port}`
+			const by = step.frontend === undefined ? '' : ` by its ${frontendNames[step.frontend]}`
+			d.text = `Service ${step.service} port ${step.port === '' ? trace.flow.port : step.port}${by}`
 			d.because.push(...step.because)
 			d.details.push(...note)
 			return
@@ -103,7 +104,17 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			d.details.push(...note)
 			return
 		}
+		case 'balance': {
+			const how = step.how === 'announce' ? 'announces the address' : 'gets it from the load balancer'
+			const chance = step.of === 1 ? '' : `, 1 of ${step.of} nodes, ${percent(step.chance)}`
+			const d = draft('service')
+			d.details.push(`node ${step.node} ${how}${chance}`, ...note)
+			d.because.push(...step.because)
+			return
+		}
 		case 'translate': {
+			// What the load balancer does is said by its own step.
+			if (hop.balancer === true) return
 			if (step.what === 'destination') {
 				// Without an endpoint chosen before: a port of the node.
 				const d = draft('service')
@@ -157,6 +168,8 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 	}
 }
 
+const frontendNames = { 'external-ip': 'external IP', 'load-balancer': 'load balancer', 'node-port': 'node port' }
+
 function recordQuestion(d: Draft, step: StepWithReason): void {
 	d.because.push(...step.because.filter((o) => !d.because.includes(o)))
 	if (step.step === 'drop') {
@@ -175,6 +188,7 @@ function stageOfDrop({ disposition, how }: Extract<StepWithReason, { step: 'drop
 	switch (disposition) {
 		case 'no-such-name':
 			return 'name'
+		case 'denied-source-range':
 		case 'no-endpoints':
 		case 'unknown-service-port':
 			return 'service'

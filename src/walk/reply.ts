@@ -2,7 +2,7 @@
 // translated the packet must see the answer to undo it. Half of the real faults are on this way.
 
 import type { Packet } from '../base/packet.ts'
-import type { NetworkModel, Node } from '../model/network.ts'
+import type { NetworkModel, Node, NodeName } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
 import { fieldOf, podDefaultRoute, routeFrom, routeStep } from './route.ts'
 import type { Disposition, Hop } from './trace.ts'
@@ -28,7 +28,7 @@ export function walkReply(model: NetworkModel, packet: Packet, sessions: readonl
 		const id = `${node.name} ${way.packet.destination}`
 		if (visited.has(id)) return fail(way, here, 'loop', [node.origin], 'the answer was here before')
 		visited.add(id)
-		way = restore(way, node)
+		way = restore(way, node.name)
 		const decision = routeFrom(model, node, way.packet.destination)
 		if (decision.to === 'nowhere')
 			return fail(way, here, decision.disposition, decision.because, `the answer does not come back: ${decision.note}`)
@@ -52,6 +52,7 @@ export function walkReply(model: NetworkModel, packet: Packet, sessions: readonl
 				return { hops: way.hops, packet: way.packet }
 			}
 			case 'outside':
+				way = restore(way, undefined)
 				return { hops: way.hops, packet: way.packet }
 			case 'node': {
 				const next: Node = decision.node
@@ -79,15 +80,18 @@ export function walkReply(model: NetworkModel, packet: Packet, sessions: readonl
 
 const remembered = defaultOrigin('connection tracking undoes the translation it made')
 
-function restore(way: Way, node: Node): Way {
-	const session = way.sessions.findLast((s) => s.node === node.name && sameTuple(reverse(s.after), way.packet))
+/** At a node, or (undefined) at the load balancer, which is on the way to everything outside. */
+function restore(way: Way, node: NodeName | undefined): Way {
+	const session = way.sessions.findLast((s) => s.node === node && sameTuple(reverse(s.after), way.packet))
 	if (session === undefined || sameTuple(session.before, session.after)) return way
 	const after: Packet = { ...reverse(session.before), state: 'established' }
-	return stepAt(
-		{ ...way, packet: after },
-		{ node: node.name },
-		{ step: 'translate', before: way.packet, after, what: 'restore', because: [remembered] },
-	)
+	return stepAt({ ...way, packet: after }, node === undefined ? { balancer: true } : { node }, {
+		step: 'translate',
+		before: way.packet,
+		after,
+		what: 'restore',
+		because: [remembered],
+	})
 }
 
 function fail(way: Way, place: Place, disposition: Disposition, because: readonly Origin[], note: string): Reply {

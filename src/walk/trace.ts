@@ -3,6 +3,7 @@
 
 import type { Ip } from '../base/ip.ts'
 import type { Packet, Protocol } from '../base/packet.ts'
+import type { FrontendKind } from '../model/frontends.ts'
 import type { NodeName } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
 
@@ -27,6 +28,7 @@ export type Disposition =
 	| 'denied-egress'
 	| 'denied-ingress'
 	| 'denied-mesh'
+	| 'denied-source-range'
 	| 'no-endpoints'
 	| 'unknown-service-port'
 	| 'unassigned-address'
@@ -56,7 +58,24 @@ export type Step =
 			readonly pod: ObjectKey
 			readonly enforced: boolean
 	  }
-	| { readonly step: 'service'; readonly service: ObjectKey; readonly port: string }
+	/** `frontend`: what the packet was sent to, other than a ClusterIP. */
+	| {
+			readonly step: 'service'
+			readonly service: ObjectKey
+			readonly port: string
+			readonly frontend?: Exclude<FrontendKind, 'cluster-ip'>
+	  }
+	/**
+	 * A load balancer before the cluster hands the connection to a node: announce, as it came; forward, to the node's
+	 * port (a translate step follows). `chance` is that of this node among `of`.
+	 */
+	| {
+			readonly step: 'balance'
+			readonly how: 'announce' | 'forward'
+			readonly node: NodeName
+			readonly chance: number
+			readonly of: number
+	  }
 	/**
 	 * A choice among `of` endpoints; `chance` is that of this one. `affinity`: seconds for which a client that came
 	 * before stays with the endpoint it had, so that there is no choice for it.
@@ -92,6 +111,8 @@ export interface Hop {
 	/** Where: in the pod, on a node, on the wire's far side. */
 	readonly node?: NodeName
 	readonly pod?: ObjectKey
+	/** At a load balancer before the cluster. */
+	readonly balancer?: true
 	readonly steps: readonly StepWithReason[]
 }
 

@@ -4,13 +4,13 @@
 
 import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
-import { servingEndpoints } from '../model/endpoints.ts'
+import { admits, type ClientPlace, findFrontend, placeOf, treat } from '../model/frontends.ts'
 import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
 import { decide, type Peer } from '../model/policy.ts'
+import { hasBalancer, throughBalancer } from './balancer.ts'
 import { explainDenial } from './explain.ts'
-import { frontendOf } from './frontend.ts'
 import { walkReply } from './reply.ts'
 import { resolve } from './resolve.ts'
 import { fieldOf, nodeAddress, podDefaultRoute, routeFrom, routeStep } from './route.ts'
@@ -21,6 +21,7 @@ import {
 	reverse,
 	type Session,
 	type Start,
+	sameTuple,
 	stepAt,
 	type Walk,
 	type WalkOptions,
@@ -133,23 +134,34 @@ function fromStart(w: Walk, start: Start, way: Way, destination: Ip): readonly T
 	return atNode(w, out, node!, 'pod')
 }
 
-/** From outside only the nodes' own addresses are known to routers; pod and Service networks end inside the cluster. */
+/** From outside only nodes and load balancers are known to routers; pod and Service networks end inside the cluster. */
 function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly Trace[] {
 	const sent = { ...way, packet: { ...way.packet, source, destination } }
 	const owner = w.model.addresses.get(destination)
 	const node = owner?.kind === 'node' ? w.model.nodes.get(owner.node) : undefined
-	if (node === undefined) {
-		const text = 'only the addresses of nodes are routed from outside of the cluster'
-		return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text)])]
+	if (node !== undefined) {
+		const step: StepWithReason = {
+			step: 'route',
+			destination: hostCidr(destination),
+			device: 'eth0',
+			because: [node.origin],
+		}
+		const out = stepAt(sent, {}, step)
+		return node.ready ? atNode(w, out, node, 'wire') : [down(w, out, {}, node)]
 	}
-	const step: StepWithReason = {
-		step: 'route',
-		destination: hostCidr(destination),
-		device: 'eth0',
-		because: [node.origin],
-	}
-	const out = stepAt(sent, {}, step)
-	return node.ready ? atNode(w, out, node, 'wire') : [down(w, out, {}, node)]
+	if (hasBalancer(w.model, destination)) return throughBalancer(w, sent, 'outside', atNodeFromWire)
+	const text = 'only the addresses of nodes and load balancers are routed from outside of the cluster'
+	const external = [...w.model.services.values()].filter((s) => s.externalIps.includes(destination))
+	const because = external.map((s) => s.fields?.externalIPs ?? s.origin)
+	const note =
+		external.length === 0
+			? undefined
+			: 'nothing in the cluster routes an externalIP to a node: that is left to its network'
+	return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text), ...because], note)]
+}
+
+function atNodeFromWire(w: Walk, way: Way, node: Node): readonly Trace[] {
+	return node.ready ? atNode(w, way, node, 'wire') : [down(w, way, { node: node.name }, node)]
 }
 
 /** How a packet came to a node: from one of its pods, from the node itself, or over the wire. */
@@ -167,33 +179,47 @@ function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace
 	) {
 		return [lost(w, way, place, 'loop', 'drop', [node.origin], 'the packet was here before, with this destination')]
 	}
-	const front = frontendOf(w.model, way.packet, node)
-	if (front === undefined) return route(w, throughHostPort(w, way, node), node, arrival, way.packet, undefined)
-	const { service } = front
-	if (front.kind === 'unknown-port') {
+	const { packet } = way
+	const to = { ip: packet.destination, protocol: packet.protocol, port: packet.destinationPort }
+	const found = findFrontend(w.model, node, to)
+	if (found === undefined) return route(w, throughHostPort(w, way, node), node, arrival, packet, undefined)
+	const { service } = found
+	if (found.kind === 'unknown-port') {
 		const ports = service.ports.map((p) => `${p.port}/${p.protocol}`).join(', ')
 		const text = `Service "${service.key}" has ${ports === '' ? 'no port' : `the ports ${ports}`}`
 		return [lost(w, way, place, 'unknown-service-port', 'reject', [service.origin], text)]
 	}
-	const { port } = front
-	// Local is for clients outside: what the cluster itself sends to a node port goes to any endpoint.
-	const shortCut = front.traffic === 'external' && arrivesFromCluster(w.model, way.packet.source)
-	const asked = shortCut ? { ...service, externalTrafficPolicy: 'Cluster' as const } : service
-	const serving = servingEndpoints(asked, port, {
-		node: node.name,
-		...(node.zone === undefined ? {} : { zone: node.zone }),
-		traffic: front.traffic,
-		family: familyOf(way.packet.destination),
+	const { port, frontend } = found
+	const client = placeOf(w.model, node, packet.source)
+	const short = isShortCut(service, frontend.traffic, client)
+	const known = stepAt(way, place, {
+		step: 'service',
+		service: service.key,
+		port: port.name,
+		...(frontend.kind === 'cluster-ip' ? {} : { frontend: frontend.kind }),
+		because: [frontend.origin],
+		...(short
+			? { note: 'externalTrafficPolicy Local is for clients outside: pods and the node reach every endpoint' }
+			: {}),
 	})
-	const known = stepAt(way, place, { step: 'service', service: service.key, port: port.name, because: [port.origin] })
+	if (!admits(frontend, packet.source)) {
+		const because = [service.fields?.loadBalancerSourceRanges ?? service.origin]
+		const text = `${packet.source} is in none of the source ranges ${frontend.sourceRanges?.join(', ')}`
+		return [lost(w, known, place, 'denied-source-range', 'drop', because, text)]
+	}
+	const zone = node.zone === undefined ? {} : { zone: node.zone }
+	const { serving, masquerade } = treat(service, port, frontend, { place: client, node: node.name, ...zone })
 	if (serving.none !== undefined)
 		return [lost(w, known, place, 'no-endpoints', serving.none, [port.origin, ...serving.because])]
-	const masquerade = front.traffic === 'external' && asked.externalTrafficPolicy === 'Cluster' ? port.origin : undefined
 	return serving.endpoints.flatMap((endpoint) => {
 		const of = serving.endpoints.length
 		const chosen = translate(known, place, service, endpoint, of, serving.because)
-		return route(w, chosen, node, arrival, way.packet, masquerade)
+		return route(w, chosen, node, arrival, packet, masquerade)
 	})
+}
+
+function isShortCut(service: Service, traffic: 'internal' | 'external', client: ClientPlace): boolean {
+	return traffic === 'external' && service.externalTrafficPolicy === 'Local' && client !== 'outside'
 }
 
 /** A port of the node that leads to a pod of it, translated; the way as it is where the packet is for none. */
@@ -216,10 +242,6 @@ function throughHostPort(w: Walk, way: Way, node: Node): Way {
 			note,
 		},
 	)
-}
-
-function arrivesFromCluster(model: NetworkModel, source: Ip): boolean {
-	return model.addresses.has(source)
 }
 
 function translate(
@@ -301,6 +323,7 @@ function route(
 		case 'node':
 			return decision.node.ready ? atNode(w, next, decision.node, 'wire') : [down(w, next, place, decision.node)]
 		case 'outside':
+			if (hasBalancer(model, next.packet.destination)) return throughBalancer(w, next, 'nodes', atNodeFromWire)
 			return [{ flow: w.flow, hops: next.hops, reply: [], disposition: 'left-cluster', chance: next.chance }]
 		default: {
 			const never: never = decision
@@ -372,7 +395,7 @@ const hairpin = defaultOrigin(
 )
 
 /**
- * Masquerade: where the endpoint is the client itself, and where a node port hands on to any endpoint, the answer must
+ * Masquerade: where the endpoint is the client itself, and where the treatment of the frontend says so, the answer must
  * come back through this node. The kernel takes the node's own address.
  */
 function translateSource(way: Way, node: Node, arrived: Packet, masquerade: Origin | undefined): Way {
@@ -417,11 +440,27 @@ function deliverToPod(w: Walk, pod: Pod, packet: Packet): StepWithReason {
 	}
 }
 
-/** The packet is where it wanted to go; now the answer has to find back. */
+/** The packet is where it wanted to go; now the answer has to find back, from where the client asked. */
 function arrive(w: Walk, way: Way, place: Place): Trace {
-	const { hops, failed } = walkReply(w.model, reverse(way.packet), way.sessions, place)
-	return { flow: w.flow, hops: way.hops, reply: hops, disposition: failed ?? 'delivered', chance: way.chance }
+	const { hops, failed, packet } = walkReply(w.model, reverse(way.packet), way.sessions, place)
+	const asked = way.sessions[0]?.before ?? way.packet
+	const trace = { flow: w.flow, hops: way.hops, chance: way.chance }
+	if (failed !== undefined || sameTuple(packet, reverse(asked)))
+		return { ...trace, reply: hops, disposition: failed ?? 'delivered' }
+	const note = `the client asked ${asked.destination}:${asked.destinationPort} and is answered by ${packet.source}:${packet.sourcePort}: it knows of no such connection`
+	const last = hops.at(-1)
+	const end = stepAt(
+		{ ...way, hops },
+		{
+			...(last?.node === undefined ? {} : { node: last.node }),
+			...(last?.pod === undefined ? {} : { pod: last.pod }),
+		},
+		{ step: 'drop', how: 'drop', disposition: 'no-route', because: [bypassed], note },
+	)
+	return { ...trace, reply: end.hops, disposition: 'no-route' }
 }
+
+const bypassed = defaultOrigin('the answer takes another way back than the question came, past who translated it')
 
 function down(w: Walk, way: Way, place: Place, node: Node): Trace {
 	const because = [fieldOf(node.origin, 'Node', node.name, 'status.conditions')]

@@ -35,9 +35,10 @@ export interface Way {
 	readonly sessions: readonly Session[]
 }
 
-/** What a node's connection tracking keeps: the packet as it came and as it left. */
+/** What connection tracking keeps: the packet as it came and as it left. */
 export interface Session {
-	readonly node: NodeName
+	/** Undefined: the load balancer before the cluster. */
+	readonly node: NodeName | undefined
 	readonly before: Packet
 	readonly after: Packet
 }
@@ -45,17 +46,20 @@ export interface Session {
 export interface Place {
 	readonly node?: NodeName
 	readonly pod?: ObjectKey
+	readonly balancer?: true
 }
 
 /** The way with more steps at `place`: in its last hop when that is there, in a new one otherwise. */
 export function stepAt(way: Way, place: Place, ...steps: readonly StepWithReason[]): Way {
 	const last = way.hops.at(-1)
-	const here = last !== undefined && last.node === place.node && last.pod === place.pod
+	const here =
+		last !== undefined && last.node === place.node && last.pod === place.pod && last.balancer === place.balancer
 	const hop: Hop = here
 		? { ...last, steps: [...last.steps, ...steps] }
 		: {
 				...(place.node === undefined ? {} : { node: place.node }),
 				...(place.pod === undefined ? {} : { pod: place.pod }),
+				...(place.balancer === undefined ? {} : { balancer: place.balancer }),
 				steps,
 			}
 	return { ...way, hops: here ? [...way.hops.slice(0, -1), hop] : [...way.hops, hop] }

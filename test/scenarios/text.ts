@@ -74,6 +74,7 @@ function hopLines(hop: Hop): string[] {
 	const place = [
 		hop.node === undefined ? undefined : `node ${hop.node}`,
 		hop.pod === undefined ? undefined : `pod ${hop.pod}`,
+		hop.balancer === undefined ? undefined : 'load balancer',
 	]
 	return [
 		`  ${place.filter((p) => p !== undefined).join(', ') || 'outside'}`,
@@ -98,7 +99,9 @@ function stepText(step: StepWithReason): string {
 		case 'policy':
 			return `policy ${step.direction} ${step.verdict} ${step.pod}${step.enforced ? '' : ' (not enforced)'}`
 		case 'service':
-			return `service ${step.service} port ${step.port || '-'}`
+			return `service ${step.service} port ${step.port || '-'}${step.frontend === undefined ? '' : ` by ${step.frontend}`}`
+		case 'balance':
+			return `balance ${step.how} ${step.node} chance ${round(step.chance)} of ${step.of}`
 		case 'endpoint':
 			return `endpoint ${step.ip}:${step.port} ${step.pod ?? '-'} chance ${round(step.chance)} of ${step.of}`
 		case 'translate': {
