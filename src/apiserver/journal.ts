@@ -30,11 +30,18 @@ export interface Journal {
 
 const format = 1
 
+export interface JournalOptions {
+	/** Bounds the file, as a full disk would. */
+	readonly maxBytes?: number
+	/** The log is written back into the file when it has so many pages; 1,000 unless said otherwise. */
+	readonly checkpointPages?: number
+}
+
 /**
- * Opens (or creates) the journal in file `path`. `maxBytes` bounds the file, as a full disk would.
+ * Opens (or creates) the journal in file `path`.
  * Throws Failure: `StoreBusy` (another process has it open), `StoreUnreadable` (damaged, or not ours).
  */
-export async function openJournal(path: string, options: { readonly maxBytes?: number } = {}): Promise<Journal> {
+export async function openJournal(path: string, options: JournalOptions = {}): Promise<Journal> {
 	const { DatabaseSync } = await import('node:sqlite')
 	const cannot = (why: string, code: string, cause?: unknown) =>
 		new Failure(code, `Cannot open the store "${path}": ${why}`, { path }, { cause })
@@ -50,6 +57,7 @@ export async function openJournal(path: string, options: { readonly maxBytes?: n
 		db.exec('PRAGMA journal_mode = WAL')
 		// FULL: the log is synced at each commit, so a power cut loses nothing that was acknowledged.
 		db.exec('PRAGMA synchronous = FULL')
+		db.exec(`PRAGMA wal_autocheckpoint = ${options.checkpointPages ?? 1000}`)
 		if (options.maxBytes !== undefined) {
 			const page = (db.prepare('PRAGMA page_size').get() as { page_size: number }).page_size
 			db.exec(`PRAGMA max_page_count = ${Math.max(4, Math.floor(options.maxBytes / page))}`)
