@@ -106,3 +106,13 @@ export function planText(image: string, plan: ContainerPlan): string {
 export function isSidecar(container: Container): boolean {
 	return container.restartPolicy === 'Always'
 }
+
+/** What follows a run: the container's own policy where it has one, else the pod's; an init container must succeed once. */
+export function restartOf(
+	container: Container,
+	policy: 'Always' | 'OnFailure' | 'Never',
+	isInit: boolean,
+): 'Always' | 'OnFailure' | 'Never' {
+	if (container.restartPolicy !== undefined) return container.restartPolicy
+	return isInit && policy === 'Always' ? 'OnFailure' : policy
+}

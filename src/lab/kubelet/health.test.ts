@@ -64,7 +64,7 @@ function watch(container: Partial<Container>, more: Partial<HealthOptions> = {})
 		},
 	)
 	const health = (): ContainerHealth => made.health
-	return { clock, seen, health, stop: () => made.stop() }
+	return { clock, seen, health, stop: () => made.stop(), terminate: () => made.terminate() }
 }
 const probe = (port: number, more: object = {}) => ({ tcpSocket: { port }, periodSeconds: 10, ...more })
 
@@ -157,4 +157,23 @@ test('a port by number, by name, by number as text', () => {
 	assert.equal(portOf('web', container), 8080)
 	assert.equal(portOf('81', container), 81)
 	assert.throws(() => portOf('nope', container), /couldn't find port: "nope"/)
+})
+
+test('while the pod ends readiness is asked on, liveness and startup are not', async () => {
+	const { clock, seen, health, terminate } = watch({ readinessProbe: probe(1), livenessProbe: probe(2) })
+	await clock.pass(1_000)
+	terminate()
+	seen.asked.length = 0
+	seen.answers.set(1, false).set(2, false)
+	await clock.pass(60_000)
+	assert.deepEqual(seen.asked, ['10:1', '20:1', '30:1', '40:1', '50:1', '60:1'])
+	assert.deepEqual(health(), { started: true, ready: false })
+	assert.deepEqual(seen.killed, [])
+	const starting = watch({ startupProbe: probe(3) })
+	starting.seen.answers.set(3, false)
+	await starting.clock.pass(1_000)
+	starting.terminate()
+	await starting.clock.pass(100_000)
+	assert.deepEqual(starting.seen.asked, ['0:3'])
+	assert.deepEqual(starting.seen.killed, [])
 })

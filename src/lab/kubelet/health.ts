@@ -16,6 +16,8 @@ export interface HealthWatch {
 	readonly health: ContainerHealth
 	/** Resolves when every probe that was due at once has answered for the first time. */
 	readonly first: Promise<void>
+	/** The pod ends: only readiness is still asked, and nothing is started again. */
+	terminate(): void
 	/** Nothing is asked any more; the health stays what it was. */
 	stop(): void
 }
@@ -50,6 +52,7 @@ export function watchHealth(container: Container, options: HealthOptions): Healt
 	let started = before?.started ?? false
 	let ready = before?.ready ?? false
 	let stopped = false
+	let terminating = false
 	const cancels = new Set<() => void>()
 	const firsts: Promise<void>[] = []
 
@@ -76,8 +79,9 @@ export function watchHealth(container: Container, options: HealthOptions): Healt
 		let failures = 0
 		const turn = async (): Promise<void> => {
 			const asked = clock.now()
+			if (terminating && kind !== 'Readiness') return
 			const result = await options.check(probe, timeout)
-			if (stopped) return
+			if (stopped || (terminating && kind !== 'Readiness')) return
 			let end: boolean
 			if (result.ok) {
 				successes++
@@ -150,12 +154,15 @@ export function watchHealth(container: Container, options: HealthOptions): Healt
 		void options.postStart(hook).then((result) => {
 			if (stopped) return
 			if (result.ok) afterHook()
-			else options.kill('PostStartHook', result.text ?? '', undefined)
+			else if (!terminating) options.kill('PostStartHook', result.text ?? '', undefined)
 		})
 	}
 	return {
 		get health() {
 			return { started, ready }
+		},
+		terminate() {
+			terminating = true
 		},
 		first: Promise.all(firsts).then(() => {}),
 		stop() {

@@ -17,7 +17,7 @@ import type { NodeName } from '../../model/network.ts'
 import type { LabConfig } from '../config.ts'
 import type { ProgramRun, WorkloadContainer } from '../workloads/protocol.ts'
 import { runToEnd } from './command.ts'
-import { type ContainerPlan, declaresNoPort, planContainer } from './containers.ts'
+import { type ContainerPlan, declaresNoPort, planContainer, restartOf } from './containers.ts'
 import { environmentOf, expand, fieldOf, resourceOf } from './environment.ts'
 import { hostnameOf, hostsOf, resolvConfOf } from './files.ts'
 import type { PodNetwork, PodWiring } from './network.ts'
@@ -223,7 +223,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		const base = {
 			name: container.name,
 			image: container.image ?? '',
-			restart: isInit && policy === 'Always' ? ('OnFailure' as const) : policy,
+			restart: restartOf(container, policy, isInit),
 		}
 		switch (planned.kind) {
 			case 'dns':

@@ -25,6 +25,8 @@ export interface PodHealth {
 	of(container: string): ContainerHealth | undefined
 	/** Resolves when the probes that were due at once have answered, after `most` milliseconds at the latest. */
 	first(most: number): Promise<void>
+	/** The pod ends: readiness is asked on, liveness and startup are not. */
+	terminate(): void
 	stop(): void
 }
 
@@ -120,6 +122,9 @@ export function createPodHealth(options: PodHealthOptions): PodHealth {
 					resolve()
 				})
 			})
+		},
+		terminate() {
+			for (const { watch } of watches.values()) watch.terminate()
 		},
 		stop() {
 			for (const { watch } of watches.values()) watch.stop()

@@ -19,6 +19,7 @@ import type { PodNetwork, PodWiring } from './network.ts'
 import { createPodHealth, targetOf } from './pod-health.ts'
 import type { PodRuntime } from './runtime.ts'
 import { podStatusOf } from './status.ts'
+import { type Ending, endContainers, leastGrace } from './termination.ts'
 
 export const kubeletComponent = 'kubelet'
 
@@ -73,8 +74,6 @@ const retryFirst = 500
 const retryLimit = 30_000
 /** Milliseconds the first status waits for probes that are due at once. */
 const firstProbes = 50
-/** Milliseconds a container has after a preStop hook that took all of the grace (as the kubelet gives it). */
-const leastGrace = 2_000
 
 export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	const { client, clock, network, runtime, recorder } = context
@@ -92,8 +91,14 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	let wiring: PodWiring | undefined
 	let sent: WorkloadPod | undefined = runtime.find(uid)?.pod
 	let lastStatus = JSON.stringify(first.status ?? {})
+	/** Of a pod that is deleted, until it is gone or could not be ended. */
 	let terminating: Promise<void> | undefined
-	let force: AbortController | undefined
+	let ending: Ending | undefined
+	/** All containers are over, and none begins again. */
+	let over = false
+	let writing: Promise<void> = Promise.resolve()
+	/** The sidecars of a pod whose work is done are being ended. */
+	let retiring: Promise<void> | undefined
 	/** Containers that are over without ever having been given to the runtime: stand-ins that only had to succeed. */
 	const succeeded = new Map<string, ContainerStatus>()
 	const announced = new Set<string>()
@@ -109,7 +114,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		run: context.runCommand,
 		changed: () => wake(),
 		restart(container, grace, message) {
-			void runtime.restart(uid, container.name, { grace, message }).catch((e) => context.failed(pod, e))
+			void restart(container, grace, message).catch((e) => context.failed(pod, e))
 		},
 	})
 
@@ -139,10 +144,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 				failures = 0
 			})
 			.catch((e) => {
-				failures++
-				const wait = Math.min(retryLimit, retryFirst * 2 ** (failures - 1))
-				context.failed(pod, e)
-				if (!stopped) cancelRetry = clock.after(wait, wake)
+				retryLater(e)
 			})
 			.finally(() => {
 				running = false
@@ -154,9 +156,17 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			})
 	}
 
+	function retryLater(e: unknown): void {
+		failures++
+		context.failed(pod, e)
+		if (!stopped) cancelRetry = clock.after(Math.min(retryLimit, retryFirst * 2 ** (failures - 1)), wake)
+	}
+
 	async function turn(): Promise<void> {
 		if (!inApi || pod.metadata.deletionTimestamp !== undefined) {
-			await terminate()
+			terminate()
+			// What becomes of its containers and their readiness is told until the end.
+			if (inApi && !stopped && wiring !== undefined) await writeStatus()
 			return
 		}
 		const { phase } = pod.status ?? {}
@@ -190,6 +200,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			throw e
 		}
 		followHealth()
+		retire()
 		// Most probes of a container just started answer at once: then one status says it all.
 		if (!hasBegun) await health.first(firstProbes)
 		hasBegun = true
@@ -309,7 +320,13 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		if (reported === undefined) announce(container, plan)
 	}
 
-	async function writeStatus(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
+	function writeStatus(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
+		const written = writing.then(() => writeNow(waiting))
+		writing = written.catch(() => {})
+		return written
+	}
+
+	async function writeNow(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
 		const containers = new Map(succeeded)
 		for (const status of runtime.find(uid)?.status.containers ?? []) {
 			containers.set(status.name, status)
@@ -327,6 +344,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			podIps: wiring?.ips ?? [],
 			containers,
 			restartsBefore,
+			over,
 			now: clock.now(),
 			...(waiting === undefined ? {} : { waiting }),
 		})
@@ -350,20 +368,23 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	}
 
 	/** Waits until no Service sends here, stops the containers, unwires, and lets the API forget the pod. */
-	async function terminate(): Promise<void> {
+	function terminate(): void {
 		terminating ??= (async () => {
-			const grace = graceOf(pod) * 1000
-			health.stop()
+			const grace = inApi ? graceOf(pod) * 1000 : 0
+			health.terminate()
 			recorderKilling()
-			const begun = clock.now()
-			if (inApi && grace > 0) {
-				force = new AbortController()
-				const cancel = clock.after(grace, () => force?.abort())
-				await Promise.all([network.drained(key, force.signal).catch(() => {}), preStop(force.signal)])
-				cancel()
-			}
-			const left = grace === 0 ? 0 : Math.max(leastGrace, grace - (clock.now() - begun))
-			await runtime.stop(uid, { grace: inApi ? left : 0, keepLogs: false })
+			ending = endContainers({
+				...endOptions,
+				grace,
+				initContainers: pod.spec?.initContainers ?? [],
+				containers: pod.spec?.containers ?? [],
+				ready: (signal) => (inApi ? network.drained(key, signal).catch(() => {}) : Promise.resolve()),
+			})
+			await ending.done
+			health.stop()
+			over = true
+			if (inApi && grace > 0 && wiring !== undefined) await writeStatus()
+			await runtime.stop(uid, { grace: 0, keepLogs: false })
 			await network.detach(uid)
 			await cutOff?.promise
 			if (inApi) {
@@ -376,39 +397,65 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			stopped = true
 			context.forget(pod)
 			gone.resolve()
-		})().catch((e) => {
-			terminating = undefined
-			throw e
-		})
-		await terminating
+		})()
+			.catch((e) => {
+				terminating = undefined
+				retryLater(e)
+			})
+			.finally(() => {
+				if (!running) context.rested()
+			})
 	}
 
-	/** The preStop hooks of all containers that run, side by side; their time is part of the grace period. */
-	async function preStop(signal: AbortSignal): Promise<void> {
+	const endOptions = {
+		clock,
+		preStop: (container: Container, signal: AbortSignal) => preStop(container, signal),
+		stop: (container: Container, grace: number) => runtime.stopContainer(uid, container.name, grace),
+	}
+
+	/** Sidecars have nobody left to serve once every container has ended for good. */
+	function retire(): void {
+		const sidecars = (pod.spec?.initContainers ?? []).filter(isSidecar)
+		if (sidecars.length === 0 || retiring !== undefined) return
+		const statuses = new Map((runtime.find(uid)?.status.containers ?? []).map((c) => [c.name, c]))
+		const isOver = ({ name }: Container) => (succeeded.get(name) ?? statuses.get(name))?.state.state === 'terminated'
+		if (!(pod.spec?.containers ?? []).every(isOver)) return
+		const grace = (pod.spec?.terminationGracePeriodSeconds ?? 30) * 1000
+		const how = { ...endOptions, grace, initContainers: sidecars, containers: [], ready: () => Promise.resolve() }
+		retiring = endContainers(how).done.then(wake, (e) => {
+			retiring = undefined
+			retryLater(e)
+		})
+	}
+
+	/** After a failed probe or hook: its preStop hook, then its end, then the next run. */
+	async function restart(container: Container, grace: number, message: string): Promise<void> {
+		const begun = clock.now()
+		if (grace > 0 && container.lifecycle?.preStop !== undefined) {
+			const late = new AbortController()
+			const cancel = clock.after(grace, () => late.abort())
+			await preStop(container, late.signal)
+			cancel()
+		}
+		const left = grace === 0 ? 0 : Math.max(leastGrace, grace - (clock.now() - begun))
+		if (terminating === undefined) await runtime.restart(uid, container.name, { grace: left, message })
+	}
+
+	/** The preStop hook of a container that runs; its time is part of the grace period. Never rejects. */
+	async function preStop(container: Container, signal: AbortSignal): Promise<void> {
+		const hook = container.lifecycle?.preStop
 		const wired = wiring
 		const { runCommand } = context
-		if (wired === undefined || runCommand === undefined) return
-		const statuses = new Map((runtime.find(uid)?.status.containers ?? []).map((c) => [c.name, c]))
-		await Promise.all(
-			(pod.spec?.containers ?? []).map(async (container) => {
-				const hook = container.lifecycle?.preStop
-				if (hook === undefined || statuses.get(container.name)?.state.state !== 'running') return
-				const target = targetOf(pod, container, context.plan(pod, container), wired, runCommand)
-				const result = await runHook(hook, target, clock, signal, (text) =>
-					recorder?.record(
-						kubeletComponent,
-						pod,
-						'Normal',
-						'PreStopHookSkipped',
-						`Container ${container.name}: ${text}`,
-					),
-				)
-				if (!result.ok) {
-					const text = `PreStopHook failed: ${result.text ?? ''}`
-					recorder?.record(kubeletComponent, pod, 'Warning', 'FailedPreStopHook', text)
-				}
-			}),
+		if (hook === undefined || wired === undefined || runCommand === undefined || !inApi) return
+		const status = runtime.find(uid)?.status.containers.find((c) => c.name === container.name)
+		if (status?.state.state !== 'running') return
+		const target = targetOf(pod, container, context.plan(pod, container), wired, runCommand)
+		const result = await runHook(hook, target, clock, signal, (text) =>
+			recorder?.record(kubeletComponent, pod, 'Normal', 'PreStopHookSkipped', `Container ${container.name}: ${text}`),
 		)
+		if (result.ok) return
+		const text = `PreStopHook failed: ${result.text ?? ''}`
+		recorder?.record(kubeletComponent, pod, 'Warning', 'FailedPreStopHook', text)
 	}
 
 	function recorderKilling(): void {
@@ -423,16 +470,23 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			if (next === undefined) {
 				inApi = false
 				// Deleted by force: nothing to wait for.
-				force?.abort()
+				ending?.shorten(clock.now())
 			} else {
+				const before = pod
 				pod = next
-				if (next.metadata.deletionGracePeriodSeconds === 0) force?.abort()
+				const { deletionTimestamp, deletionGracePeriodSeconds } = next.metadata
+				// Deleted again, with less patience.
+				if (
+					deletionTimestamp !== undefined &&
+					deletionGracePeriodSeconds !== before.metadata.deletionGracePeriodSeconds
+				)
+					ending?.shorten(clock.now() + graceOf(next) * 1000)
 			}
 			wake()
 		},
 		gone: gone.promise,
 		get busy() {
-			return running
+			return running || (terminating !== undefined && !stopped)
 		},
 		get wiring() {
 			return wiring

@@ -12,6 +12,8 @@ export interface PodRuntime {
 	set(pod: WorkloadPod): Promise<WorkloadPodStatus>
 	/** `grace`: milliseconds. Without `keepLogs` the pod is forgotten. */
 	stop(uid: string, how: { readonly grace: number; readonly keepLogs: boolean }): Promise<void>
+	/** Ends one container for good. `grace`: milliseconds; again with 0: now. */
+	stopContainer(uid: string, container: string, grace: number): Promise<void>
 	/** Ends a container's run, as after a failed probe; what comes next is heard by onChange. `grace`: milliseconds. */
 	restart(uid: string, container: string, how: { readonly grace: number; readonly message: string }): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
@@ -80,6 +82,14 @@ export async function createRuntime(
 			}
 			if (!how.keepLogs) pods.delete(uid)
 		},
+		async stopContainer(uid, container, grace) {
+			if (!pods.has(uid)) return
+			try {
+				await client.call('stopContainer', { uid, container, grace })
+			} catch (e) {
+				if (!isFailure(e, 'Unavailable')) throw e
+			}
+		},
 		async restart(uid, container, how) {
 			await client.call('restartContainer', { uid, container, ...how })
 		},
@@ -115,6 +125,19 @@ export function createPaperRuntime(clock: Clock): PodRuntime {
 		},
 		async stop(uid, { keepLogs }) {
 			if (!keepLogs) pods.delete(uid)
+		},
+		async stopContainer(uid, container) {
+			const known = pods.get(uid)
+			if (known === undefined) return
+			const end = (c: ContainerStatus): ContainerStatus => {
+				if (c.name !== container || c.state.state !== 'running') return c
+				const { startedAt } = c.state
+				return {
+					...c,
+					state: { state: 'terminated', startedAt, finishedAt: clock.now(), exitCode: 0, reason: 'Completed' },
+				}
+			}
+			known.status = { ...known.status, containers: known.status.containers.map(end) }
 		},
 		async restart() {},
 		// biome-ignore lint/correctness/useYield: it only refuses.

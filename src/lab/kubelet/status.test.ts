@@ -41,6 +41,18 @@ test('the phase by restart policy and what the containers do', () => {
 		[{ restartPolicy: 'OnFailure' }, { a: ended(1) }, 'Running'],
 		[{ restartPolicy: 'Never', initContainers: [{ name: 'i' }] }, { i: ended(1) }, 'Failed'],
 		[{ initContainers: [{ name: 'i' }] }, { i: running }, 'Pending'],
+		[{ containers: [{ name: 'a', restartPolicy: 'Never' }] }, { a: ended(0) }, 'Succeeded'],
+		[{ containers: [{ name: 'a', restartPolicy: 'OnFailure' }], restartPolicy: 'Never' }, { a: ended(1) }, 'Running'],
+		[
+			{ restartPolicy: 'Never', initContainers: [{ name: 'i', restartPolicy: 'Always' }] },
+			{ i: running, a: ended(0) },
+			'Running',
+		],
+		[
+			{ restartPolicy: 'Never', initContainers: [{ name: 'i', restartPolicy: 'Always' }] },
+			{ i: ended(143), a: ended(0) },
+			'Succeeded',
+		],
 		[{ initContainers: [{ name: 'i' }] }, { i: ended(0), a: running }, 'Running'],
 	]
 	for (const [spec, states, phase] of cases) {
@@ -87,4 +99,18 @@ test('addresses, container ids and restarts', () => {
 	assert.equal(container?.restartCount, 5)
 	assert.equal(container?.containerID, 'podwire://u/a/2')
 	assert.equal(container?.lastState?.terminated?.exitCode, 1)
+})
+
+test('of a pod that was deleted and whose containers are over', () => {
+	const cases: [Partial<PodSpec>, Record<string, ContainerState>, string][] = [
+		[{}, { a: ended(0) }, 'Succeeded'],
+		[{}, { a: ended(143) }, 'Failed'],
+		[{ restartPolicy: 'OnFailure' }, { a: ended(1) }, 'Failed'],
+		[{ initContainers: [{ name: 'i', restartPolicy: 'Always' }] }, { i: ended(137), a: ended(0) }, 'Succeeded'],
+	]
+	for (const [spec, states, phase] of cases) {
+		const status = podStatusOf({ ...facts(spec, states), over: true })
+		assert.equal(status.phase, phase, JSON.stringify([spec, states]))
+		assert.equal(condition(status, 'Ready')?.status, 'False')
+	}
 })

@@ -11,7 +11,7 @@ import type {
 	PodStatus,
 } from '../../kube/objects/pod.ts'
 import type { ContainerState, ContainerStatus } from '../workloads/protocol.ts'
-import { isSidecar } from './containers.ts'
+import { isSidecar, restartOf } from './containers.ts'
 
 export interface PodFacts {
 	readonly pod: Pod
@@ -24,6 +24,8 @@ export interface PodFacts {
 	readonly restartsBefore: ReadonlyMap<string, number>
 	/** What probes and hooks say of a container; one that is absent has none and is healthy as long as it runs. */
 	readonly health?: ReadonlyMap<string, { readonly ready: boolean; readonly started: boolean }>
+	/** The pod is deleted and its containers are over: none begins again. */
+	readonly over?: boolean
 	/** Why nothing runs yet, if something is wrong. */
 	readonly waiting?: { readonly reason: string; readonly message: string }
 	/** Milliseconds since the epoch. */
@@ -35,10 +37,13 @@ export function podStatusOf(facts: PodFacts): PodStatus {
 	const before = pod.status
 	const init = (pod.spec?.initContainers ?? []).map((c) => containerStatusOf(c, facts, 'init'))
 	const main = (pod.spec?.containers ?? []).map((c) => containerStatusOf(c, facts, 'main'))
-	const initialized = (pod.spec?.initContainers ?? []).every((c, i) =>
-		isSidecar(c) ? init[i]?.started === true : init[i]?.state?.terminated?.exitCode === 0,
-	)
-	const phase = phaseOf(pod, main, init, initialized)
+	// A sidecar that ends later does not undo it.
+	const initialized =
+		main.some((c) => c.containerID !== undefined) ||
+		(pod.spec?.initContainers ?? []).every((c, i) =>
+			isSidecar(c) ? init[i]?.started === true : init[i]?.state?.terminated?.exitCode === 0,
+		)
+	const phase = phaseOf(facts, main, init, initialized)
 	const finished = phase === 'Succeeded' || phase === 'Failed'
 	const sidecars = init.filter((_, i) => isSidecar(pod.spec?.initContainers?.[i] as Container))
 	const lasting = [...sidecars, ...main]
@@ -181,21 +186,29 @@ function apiState(state: ContainerState, id: string): ApiState {
 }
 
 function phaseOf(
-	pod: Pod,
+	{ pod, over }: PodFacts,
 	main: readonly ApiContainerStatus[],
 	init: readonly ApiContainerStatus[],
 	initialized: boolean,
 ): PodPhase {
 	const policy = pod.spec?.restartPolicy ?? 'Always'
-	if (!initialized) {
-		const failed = init.some((c) => (c.state?.terminated?.exitCode ?? 0) !== 0)
-		return failed && policy === 'Never' ? 'Failed' : 'Pending'
+	const comesAgain = (status: ApiContainerStatus, container: Container | undefined, isInit: boolean): boolean => {
+		const restart = restartOf(container as Container, policy, isInit)
+		return over !== true && (restart === 'Always' || (restart === 'OnFailure' && code(status) !== 0))
 	}
-	if (main.every((c) => c.state?.terminated !== undefined)) {
-		// With restartPolicy Always a container only rests here between two runs.
-		if (policy === 'Always') return 'Running'
-		const ok = main.every((c) => c.state?.terminated?.exitCode === 0)
-		return ok ? 'Succeeded' : policy === 'Never' ? 'Failed' : 'Running'
+	if (!initialized && over !== true) {
+		const failed = init.some((c, i) => {
+			const container = pod.spec?.initContainers?.[i] as Container
+			return (code(c) ?? 0) !== 0 && !isSidecar(container) && !comesAgain(c, container, true)
+		})
+		return failed ? 'Failed' : 'Pending'
+	}
+	if (main.every((c) => code(c) !== undefined)) {
+		// Where it may come again it only rests here between two runs.
+		if (main.some((c, i) => comesAgain(c, pod.spec?.containers[i], false))) return 'Running'
+		// Sidecars are ended next; how they end does not count.
+		if (init.some((c) => c.state?.running !== undefined)) return 'Running'
+		return main.every((c) => code(c) === 0) ? 'Succeeded' : 'Failed'
 	}
 	const begun = main.some(
 		(c) =>
@@ -205,4 +218,8 @@ function phaseOf(
 			c.containerID !== undefined,
 	)
 	return begun ? 'Running' : 'Pending'
+}
+
+function code(status: ApiContainerStatus): number | undefined {
+	return status.state?.terminated?.exitCode
 }

@@ -154,8 +154,12 @@ export function startContainer(
 		},
 		async stop(grace) {
 			stopped = true
-			cancelWait?.()
-			cancelWait = undefined
+			if (cancelWait !== undefined) {
+				cancelWait()
+				cancelWait = undefined
+				// There is no next run to wait for: the last one was the last.
+				if (last !== undefined) state = last
+			}
 			const running = run
 			await Promise.all([running?.stop(grace), ending])
 			if (running !== undefined && run === running) {

@@ -45,6 +45,10 @@ function call(name: string, argument: unknown): unknown {
 			const { uid, container, grace, message } = argument as WorkloadCalls['restartContainer']['argument']
 			return pods.restart(uid, container, grace, message).then(() => null)
 		}
+		case 'stopContainer': {
+			const { uid, container, grace } = argument as WorkloadCalls['stopContainer']['argument']
+			return pods.stopContainer(uid, container, grace).then(() => null)
+		}
 		case 'dns':
 			dns.update(argument as readonly DnsChange[])
 			return null

@@ -13,6 +13,7 @@ export interface WorkloadPods {
 	set(pod: WorkloadPod): WorkloadPodStatus
 	stop(uid: string, grace: number, keepLogs: boolean): Promise<void>
 	restart(uid: string, container: string, grace: number, message: string): Promise<void>
+	stopContainer(uid: string, container: string, grace: number): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
 }
 
@@ -106,6 +107,12 @@ export function createWorkloadPods(options: {
 		},
 		async restart(uid, container, grace, message) {
 			await pods.get(uid)?.containers.get(container)?.restart(grace, message)
+		},
+		async stopContainer(uid, name, grace) {
+			const container = pods.get(uid)?.containers.get(name)
+			if (container === undefined) return
+			await container.stop(grace)
+			options.changed(statusOf(uid))
 		},
 		async *logs(query, signal) {
 			const container = pods.get(query.uid)?.containers.get(query.container)

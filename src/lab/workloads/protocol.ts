@@ -132,6 +132,11 @@ export interface WorkloadCalls {
 		}
 		answer: null
 	}
+	/** Ends one container for good, the others run on. Again with less `grace` (milliseconds): sooner. */
+	readonly stopContainer: {
+		argument: { readonly uid: string; readonly container: string; readonly grace: number }
+		answer: null
+	}
 	/** Changes to what the DNS servers answer from. */
 	readonly dns: { argument: readonly DnsChange[]; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */
