@@ -8,6 +8,7 @@ import { isFailure, messageOf } from '../base/failure.ts'
 import { type Ip, parseIp } from '../base/ip.ts'
 import { diffTables, emptyTable, type Table } from '../base/table.ts'
 import { bindTcp } from '../linux/listen.ts'
+import { servingEndpoints } from '../model/endpoints.ts'
 import type { NetworkModel, NodeName, Service } from '../model/network.ts'
 import { nodeHealth } from '../model/node-health.ts'
 import type { ObjectKey } from '../model/origin.ts'
@@ -49,13 +50,27 @@ export function createNodeServer(options: {
 	const checks = new Map<number, { readonly service: ObjectKey; readonly server: Server }>()
 	const servers = new Set<Server>()
 
-	function open(ip: Ip, port: number, answer: (request: IncomingMessage, response: ServerResponse) => void) {
-		const fd = bindTcp(netns, ip, port)
+	/** Without `ip`: on every address of the node, of both families where the kernel has both. */
+	function open(
+		ip: Ip | undefined,
+		port: number,
+		answer: (request: IncomingMessage, response: ServerResponse) => void,
+	): Server {
+		const fd = ip === undefined ? bindEverywhere(port) : bindTcp(netns, ip, port)
 		const server = createServer({ keepAlive: true }, answer)
 		server.on('error', (e) => options.onFailure(`node ${node} port ${port}`, e))
 		server.listen({ fd })
 		servers.add(server)
 		return server
+	}
+
+	function bindEverywhere(port: number): number {
+		try {
+			return bindTcp(netns, parseIp('::'), port)
+		} catch (e) {
+			if (!isFailure(e, 'EAFNOSUPPORT') && !isFailure(e, 'EADDRNOTAVAIL')) throw e
+			return bindTcp(netns, parseIp('0.0.0.0'), port)
+		}
 	}
 
 	function shut(server: Server): Promise<void> {
@@ -122,11 +137,12 @@ export function createNodeServer(options: {
 		}
 	}
 
-	tryOpen(`/healthz on port ${healthPort}`, () => open(parseIp('0.0.0.0'), healthPort, serveHealth))
+	tryOpen(`/healthz on port ${healthPort}`, () => open(undefined, healthPort, serveHealth))
 	tryOpen(`metrics on port ${metricsPort}`, () =>
 		open(parseIp('127.0.0.1'), metricsPort, (request, response) => {
 			const path = (request.url ?? '/').split('?', 1)[0]
 			if (path === '/metrics') {
+				if (model !== undefined) countNoLocal(model, node, metrics)
 				metrics.text().then(
 					({ type, text }) => send(response, 200, type, text),
 					(e) => send(response, 500, 'text/plain', `${messageOf(e)}\n`),
@@ -158,7 +174,7 @@ export function createNodeServer(options: {
 			for (const { port, service } of opening) {
 				if (checks.has(port)) continue
 				const server = tryOpen(`the health check of Service ${JSON.stringify(service)} on port ${port}`, () =>
-					open(parseIp('0.0.0.0'), port, (_, response) => serveCheck(service, response)),
+					open(undefined, port, (_, response) => serveCheck(service, response)),
 				)
 				if (server !== undefined) checks.set(port, { service, server })
 			}
@@ -167,6 +183,25 @@ export function createNodeServer(options: {
 			await Promise.all([...servers].map(shut))
 		},
 	}
+}
+
+/** Services whose Local policy serves nobody here, though somebody serves elsewhere (kube-proxy's meaning of the figure). */
+function countNoLocal(model: NetworkModel, node: NodeName, metrics: NodeMetrics): void {
+	const zone = model.nodes.get(node)?.zone
+	const where = { node, ...(zone === undefined ? {} : { zone }) }
+	for (const traffic of ['internal', 'external'] as const) {
+		let count = 0
+		for (const service of model.services.values()) {
+			const policy = traffic === 'internal' ? service.internalTrafficPolicy : service.externalTrafficPolicy
+			if (policy !== 'Local' || (traffic === 'external' && !isExternal(service))) continue
+			if (service.ports.some((port) => servingEndpoints(service, port, { ...where, traffic }).none === 'drop')) count++
+		}
+		metrics.noLocalEndpoints(traffic, count)
+	}
+}
+
+function isExternal(service: Service): boolean {
+	return service.type === 'NodePort' || service.type === 'LoadBalancer' || service.externalIps.length > 0
 }
 
 function send(response: ServerResponse, status: number, type: string, text: string): void {
