@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { Ip } from '../../src/base/ip.ts'
 import type { Packet } from '../../src/base/packet.ts'
+import { evaluate } from '../../src/dataplane/nftables/evaluate.ts'
 import { createNftables, type NftablesDataplane } from '../../src/dataplane/nftables/nftables.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { printProgram } from '../../src/linux/nft/print.ts'
@@ -127,7 +128,11 @@ describe('services', { skip: reasonToSkip() }, () => {
 				assert.deepEqual(refused(ip('10.96.0.4'), 80), ['drop'])
 				assert.deepEqual(refused(ip('10.96.99.99'), 80), ['drop'])
 				assert.deepEqual(refused(podIp(1), 8080), ['accept'])
-				const hairpin = plane.evaluate(program, packet(client, client, 8080), 'postrouting')
+				const hairpin = evaluate(program, packet(client, client, 8080), 'postrouting', {
+					connectionStatus: 32,
+					original: packet(client, ip('10.96.0.5'), 80),
+					masqueradeAddress: () => nodeAddress,
+				})
 				assert.deepEqual(
 					hairpin.map((o) => o.packet.source),
 					[nodeAddress],

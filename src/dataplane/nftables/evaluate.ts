@@ -7,7 +7,7 @@ import type { NftProgram } from '../../linux/nft/program.ts'
 import { defaultOrigin, type Origin } from '../../model/origin.ts'
 import type { Evaluated, RuleHit } from '../dataplane.ts'
 import { parseOrigin } from '../origin.ts'
-import { isEndpointMap } from './layout.ts'
+import { choiceOfMap } from './layout.ts'
 
 export { type EvaluationContext, NotEvaluable } from '../../linux/nft/evaluate.ts'
 
@@ -44,7 +44,9 @@ function ruleHit(hit: NftHit): RuleHit {
 	for (const { set, key, element } of found) {
 		// Only the first slot of a frontend carries its comment.
 		const first =
-			isEndpointMap(set.name) && set.key.length === 4 ? set.elements.get(key.replace(/[0-9]+$/, '0')) : undefined
+			choiceOfMap(set.name) !== undefined && set.key.length === 4
+				? set.elements.get(key.replace(/[0-9]+$/, '0'))
+				: undefined
 		const comment = element.comment ?? first?.comment
 		const origin = comment === undefined ? undefined : parseOrigin(comment)
 		if (origin !== undefined) because.push(origin)

@@ -12,30 +12,68 @@ export const largestClass = 8
 
 export const names = {
 	clusterIps: 'cluster-ips',
+	/** Addresses of all other frontends: the node's own for node ports, load balancers', external IPs. */
+	externalIps: 'external-ips',
+	/** External frontends by their traffic policy. */
+	policyCluster: 'policy-cluster',
+	policyLocal: 'policy-local',
 	hairpin: 'hairpin',
 	noEndpoints: 'no-endpoints',
 	noLocalEndpoints: 'no-local-endpoints',
-	/** Endpoint map of ports with more than `largestClass` endpoints, and the chain for each count. */
-	manyEndpoints: 'endpoints-many',
-	countMany: 'count-many',
+	/** Frontends not everybody may connect to, and who may. */
+	restricted: 'restricted',
+	sourceRanges: 'source-ranges',
 	/** Which endpoint a client was given, written by the kernel. */
 	clients: 'clients',
 	services: 'services',
+	/** Where connections from outside of the cluster to external frontends come in, and where those of policy Local go. */
+	external: 'external',
+	localServices: 'local-services',
 	unserved: 'unserved',
+	externalUnserved: 'external-unserved',
+	firewall: 'firewall',
+	masquerade: 'masquerade-services',
 	reject: 'reject-connection',
 } as const
 
 export type Family = 'ip' | 'ip6'
 
-const classes = Array.from({ length: largestClass + 1 }, (_, n) => `endpoints-${n}`)
+/**
+ * The two choices of endpoints a frontend may have. `all`: of every frontend, by its policies and hints. `local`: of
+ * external frontends with policy Local, for clients outside of the cluster.
+ */
+export type Choice = 'all' | 'local'
+export const choices: readonly Choice[] = ['all', 'local']
 
-/** Endpoint map of the ports with exactly `count` endpoints. */
-export function endpointsOf(count: number): string {
-	return classes[count] ?? names.manyEndpoints
+interface ChoiceNames {
+	/** Endpoint map of the frontends with exactly so many endpoints; of larger ones the last. */
+	readonly classes: readonly string[]
+	readonly many: string
+	/** Leads the frontends in `many` to the chain of their count. */
+	readonly countMany: string
 }
 
-export function pickChain(count: number): string {
-	return `pick-${count}`
+function namesOfChoice(prefix: string): ChoiceNames {
+	return {
+		classes: Array.from({ length: largestClass + 1 }, (_, n) => `${prefix}endpoints-${n}`),
+		many: `${prefix}endpoints-many`,
+		countMany: `${prefix}count-many`,
+	}
+}
+
+const choiceNames: Readonly<Record<Choice, ChoiceNames>> = { all: namesOfChoice(''), local: namesOfChoice('local-') }
+
+/** Endpoint map of the frontends with exactly `count` endpoints. */
+export function endpointsOf(choice: Choice, count: number): string {
+	return choiceNames[choice].classes[count] ?? choiceNames[choice].many
+}
+
+export function countManyOf(choice: Choice): string {
+	return choiceNames[choice].countMany
+}
+
+export function pickChain(choice: Choice, count: number): string {
+	return choice === 'all' ? `pick-${count}` : `local-pick-${count}`
 }
 
 /** Set of the ports whose clients stay with an endpoint for so many seconds. */
@@ -43,8 +81,9 @@ export function affinitySet(seconds: number): string {
 	return `affinity-${seconds}`
 }
 
-export function isEndpointMap(set: string): boolean {
-	return set.startsWith('endpoints-')
+/** Which choice an endpoint map belongs to; undefined for other sets. */
+export function choiceOfMap(set: string): Choice | undefined {
+	return set.startsWith('endpoints-') ? 'all' : set.startsWith('local-endpoints-') ? 'local' : undefined
 }
 
 /** `ip daddr . meta l4proto . th dport`: what identifies a frontend, for every protocol that has ports. */
@@ -54,6 +93,11 @@ export function frontendKey(family: Family): readonly Part[] {
 
 export function slotKey(family: Family, count: number): readonly Part[] {
 	return count === 1 ? frontendKey(family) : [...frontendKey(family), random(count)]
+}
+
+/** Frontend and client, in the order that spares an interval set from looking at clients of other frontends. */
+export function rangeKey(family: Family): readonly Part[] {
+	return [...frontendKey(family), addresses(family).saddr]
 }
 
 /** Client and frontend. */
@@ -89,7 +133,18 @@ function declare(family: Family, set: string): Declaration {
 			return { key: frontend, flags: plain, comment: 'Service ports that nobody serves' }
 		case names.noLocalEndpoints:
 			return { key: frontend, flags: plain, comment: 'Service ports that nobody serves on this node' }
-		case names.countMany:
+		case names.externalIps:
+			return { key: fieldsOf([daddr]), flags: plain, comment: 'other addresses at which Services answer' }
+		case names.policyCluster:
+			return { key: frontend, flags: plain, comment: 'externalTrafficPolicy Cluster' }
+		case names.policyLocal:
+			return { key: frontend, flags: plain, comment: 'externalTrafficPolicy Local' }
+		case names.restricted:
+			return { key: frontend, flags: plain, comment: 'loadBalancerSourceRanges are set' }
+		case names.sourceRanges:
+			return { key: fieldsOf(rangeKey(family)), flags: ['interval'], comment: 'loadBalancerSourceRanges' }
+		case countManyOf('all'):
+		case countManyOf('local'):
 			return {
 				// nft lists verdict maps by type only: declared so, a listing loaded again is the same.
 				key: frontend.map(({ type, bytes }) => ({ type, bytes })),
@@ -108,7 +163,7 @@ function declare(family: Family, set: string): Declaration {
 		default:
 			if (set.startsWith('affinity-'))
 				return { key: frontend, flags: plain, comment: 'Service ports with session affinity' }
-			return { key: fieldsOf(slotKey(family, set === 'endpoints-1' ? 1 : 2)), data: endpoint, flags: plain }
+			return { key: fieldsOf(slotKey(family, set.endsWith('endpoints-1') ? 1 : 2)), data: endpoint, flags: plain }
 	}
 }
 

@@ -5,15 +5,15 @@ import { isFailure } from '../../base/failure.ts'
 import { familyOf, type Ip } from '../../base/ip.ts'
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { inNetns, inNetnsAt } from '../../linux/netns.ts'
-import type { ElementEntry, NftChange } from '../../linux/nft/change.ts'
+import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
-import { emptyProgram, fromJson, type NftProgram, toJson } from '../../linux/nft/program.ts'
+import { emptyProgram, fromJson, type NftProgram, type NftProgramJson, toJson } from '../../linux/nft/program.ts'
 import { readProgram } from '../../linux/nft/read.ts'
 import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
 import type { Outcome, ServiceDataplane } from '../dataplane.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { evaluate } from './evaluate.ts'
-import { type LostBackend, lostBackends } from './flush.ts'
+import { forgetClients, forgottenBy } from './flush.ts'
 import { names, tableName } from './layout.ts'
 
 export interface NftablesOptions {
@@ -49,7 +49,7 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 		async apply(changes): Promise<Outcome> {
 			try {
 				applyChanges(kernel(), changes)
-				if (remembersClients(compiled)) forgetClients(kernel(), lostBackends(changes))
+				if (remembersClients(compiled)) forgetClients(kernel(), forgottenBy(changes))
 				return { ok: true }
 			} catch (e) {
 				if (!isFailure(e)) throw e
@@ -59,9 +59,10 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 		read: async () => readProgram(kernel()),
 		empty: emptyProgram,
 		toJson,
-		fromJson: (json) => fromJson(json as Parameters<typeof fromJson>[0]),
+		fromJson: (json) => fromJson(json as NftProgramJson),
 		evaluate: (program, packet, at) =>
 			evaluate(program, packet, at, {
+				addressType: (ip) => (nodeAddresses.includes(ip as Ip) ? 'local' : 'unicast'),
 				masqueradeAddress: (p) => nodeAddresses.find((a) => familyOf(a) === familyOf(p.destination)),
 			}),
 		close() {
@@ -75,42 +76,4 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 function remembersClients(compiled: Compiled | undefined): boolean {
 	if (compiled === undefined) return true
 	return Object.values(compiled.families).some((f) => f.table?.sets.has(names.clients) === true)
-}
-
-/** Session affinity to an endpoint that left: its clients choose again. */
-function forgetClients(socket: NetlinkSocket, lost: readonly LostBackend[]): void {
-	if (lost.length === 0) return
-	const gone = new Set(
-		lost.map(
-			(l) =>
-				`${l.frontend.ip} . ${l.protocol.toLowerCase()} . ${l.frontend.port} : ${l.backend.ip} . ${l.backend.port}`,
-		),
-	)
-	const families = new Set(lost.map((l) => (familyOf(l.frontend.ip) === 4 ? 'ip' : 'ip6')))
-	for (const family of families) {
-		const program = readProgram(
-			socket,
-			(f, name) => f === family && name === tableName,
-			(set) => set === names.clients,
-		)
-		const set = program.tables.get(`${family} ${tableName}`)?.sets.get(names.clients)
-		if (set === undefined) continue
-		const elements: ElementEntry[] = [...set.elements].filter(([key, element]) =>
-			gone.has(`${key.slice(key.indexOf(' . ') + 3)} : ${element.data}`),
-		)
-		if (elements.length === 0) continue
-		try {
-			applyChanges(socket, [{ family, table: tableName, op: 'delete-elements', set, elements }])
-		} catch (e) {
-			// One of them expired meanwhile: the rest goes one by one.
-			if (!isFailure(e, 'ENOENT')) throw e
-			for (const one of elements) {
-				try {
-					applyChanges(socket, [{ family, table: tableName, op: 'delete-elements', set, elements: [one] }])
-				} catch (error) {
-					if (!isFailure(error, 'ENOENT')) throw error
-				}
-			}
-		}
-	}
 }

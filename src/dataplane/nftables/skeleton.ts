@@ -5,11 +5,13 @@ import { type Cidr, familyOf } from '../../base/ip.ts'
 import {
 	addresses,
 	connectionState,
+	connectionStatus,
 	count,
 	decide,
 	dnatByMap,
 	inSet,
 	load,
+	localSource,
 	matchPrefix,
 	matchProtocol,
 	rejectPort,
@@ -22,30 +24,46 @@ import type { Expression } from '../../linux/nft/expr/expression.ts'
 import type { BaseChain, NftChain, NftRule } from '../../linux/nft/program.ts'
 import {
 	affinitySet,
+	type Choice,
+	choices,
 	clientKey,
+	countManyOf,
 	endpointsOf,
 	type Family,
 	frontendKey,
 	largestClass,
 	names,
 	pickChain,
+	rangeKey,
 	slotKey,
 } from './layout.ts'
+
+/** Protocols of Services, as nft writes them. */
+export const protocolNames = ['tcp', 'udp', 'sctp'] as const
+export type ProtocolName = (typeof protocolNames)[number]
 
 /** What the chains depend on. */
 export interface Shape {
 	readonly family: Family
 	readonly serviceCidrs: readonly Cidr[]
-	/** Some Service has an address outside those networks. */
+	readonly podCidrs: readonly Cidr[]
+	/** Some ClusterIP lies outside of the Service networks. */
 	readonly outside: boolean
+	/** Some frontend is external; some of those lie inside of the Service networks. */
+	readonly external: boolean
+	readonly externalInside: boolean
+	/** Protocols of the external frontends with policy Cluster. */
+	readonly policyCluster: readonly ProtocolName[]
+	readonly policyLocal: boolean
+	readonly restricted: boolean
 	/** Endpoint counts that occur, ascending. */
-	readonly counts: readonly number[]
+	readonly counts: Readonly<Record<Choice, readonly number[]>>
 	/** Seconds of session affinity that occur, ascending. */
 	readonly affinities: readonly number[]
 }
 
 export function shapeText(shape: Shape): string {
-	return JSON.stringify([shape.family, shape.serviceCidrs, shape.outside, shape.counts, shape.affinities])
+	return JSON.stringify(shape)
 }
 
 function rule(expressions: readonly Expression[], comment?: string): NftRule {
@@ -58,25 +76,39 @@ function base(type: BaseChain['type'], hook: BaseChain['hook'], priority: number
 
 const dstnat = -100
 const srcnat = 100
+/** Source ranges are asked while the packet still carries the frontend's address. */
+const beforeTranslation = dstnat - 10
 /** Before the filter chains of others: a rejection is heard even where they drop silently; after translation at output. */
 const beforeFilter = -10
 
 export function chainsOf(shape: Shape): NftChain[] {
 	const { family } = shape
-	const translate = entrances(shape, names.services, true)
-	const refuse = entrances(shape, names.unserved, false)
+	const refuse = entrances(shape, names.unserved, names.externalUnserved, false)
 	const remember = shape.affinities.map((seconds) =>
 		rule(remembering(family, seconds), 'Service with session affinity'),
 	)
-	const chains: NftChain[] = [
-		{ name: 'prerouting', base: base('nat', 'prerouting', dstnat), rules: translate },
-		{ name: 'output', base: base('nat', 'output', dstnat), rules: translate },
-		{ name: names.services, rules: servicesRules(shape) },
-		...picks(shape),
+	const fromOutside = shape.policyLocal ? names.external : names.services
+	return [
+		...(shape.restricted ? firewall(family) : []),
+		{
+			name: 'prerouting',
+			base: base('nat', 'prerouting', dstnat),
+			rules: entrances(shape, names.services, fromOutside, true),
+		},
+		{
+			name: 'output',
+			base: base('nat', 'output', dstnat),
+			rules: entrances(shape, names.services, names.services, true),
+		},
+		...(shape.policyLocal ? [{ name: names.external, rules: externalRules(shape) }] : []),
+		{ name: names.services, rules: choiceRules(shape, 'all') },
+		...(shape.policyLocal ? [{ name: names.localServices, rules: choiceRules(shape, 'local') }] : []),
+		...choices.flatMap((choice) => picks(shape, choice)),
 		{ name: 'filter-forward', base: base('filter', 'forward', beforeFilter), rules: [...refuse, ...remember] },
 		{ name: 'filter-input', base: base('filter', 'input', beforeFilter), rules: [...refuse, ...remember] },
 		{ name: 'filter-output', base: base('filter', 'output', beforeFilter), rules: [...refuse, ...remember] },
 		{ name: names.unserved, rules: unservedRules(family) },
+		...(shape.external ? [{ name: names.externalUnserved, rules: externalUnservedRules(shape) }] : []),
 		{
 			name: names.reject,
 			rules: [rule([...matchProtocol(protocols.tcp), rejectTcp]), rule([rejectPort(family)])],
@@ -84,32 +116,70 @@ export function chainsOf(shape: Shape): NftChain[] {
 		{
 			name: 'postrouting',
 			base: base('nat', 'postrouting', srcnat),
-			rules: [
-				rule(
-					[...inSet([addresses(family).saddr, addresses(family).daddr], names.hairpin), count, { kind: 'masquerade' }],
-					'a pod that reached itself through a Service answers through the node',
-				),
-			],
+			rules: [rule([...connectionStatus('dnat'), decide('goto', names.masquerade)], 'translated connections')],
 		},
+		{ name: names.masquerade, rules: masqueradeRules(shape) },
 	]
-	return chains
 }
 
 /** One comparison sends what is for a Service on; all other traffic pays that comparison. */
-function entrances(shape: Shape, chain: string, counted: boolean): NftRule[] {
+function entrances(shape: Shape, chain: string, externalChain: string, counted: boolean): NftRule[] {
 	const { daddr } = addresses(shape.family)
-	const go = [...(counted ? [count] : []), decide('goto', chain)]
-	const rules = shape.serviceCidrs
-		.filter((cidr) => (familyOf(cidr) === 4) === (shape.family === 'ip'))
-		.map((cidr) => rule([...matchPrefix(daddr, cidr), ...go], 'addresses of Services'))
+	const go = (to: string) => [...(counted ? [count] : []), decide('goto', to)]
+	const rules = ofFamily(shape.serviceCidrs, shape.family).map((cidr) =>
+		rule([...matchPrefix(daddr, cidr), ...go(chain)], 'addresses of Services'),
+	)
 	if (shape.outside)
-		rules.push(rule([...inSet([daddr], names.clusterIps), ...go], 'Services outside the Service networks'))
+		rules.push(rule([...inSet([daddr], names.clusterIps), ...go(chain)], 'Services outside the Service networks'))
+	if (shape.external) {
+		const external = rule([...inSet([daddr], names.externalIps), ...go(externalChain)], 'other addresses of Services')
+		if (shape.externalInside) rules.unshift(external)
+		else rules.push(external)
+	}
 	return rules
 }
 
-function servicesRules(shape: Shape): NftRule[] {
+function ofFamily(cidrs: readonly Cidr[], family: Family): readonly Cidr[] {
+	return cidrs.filter((cidr) => (familyOf(cidr) === 4) === (family === 'ip'))
+}
+
+/** Who is not in the source ranges is dropped, wherever it sends from; for each packet, as ranges may change. */
+function firewall(family: Family): NftChain[] {
+	const ask = [
+		rule([...inSet(frontendKey(family), names.restricted), decide('goto', names.firewall)], 'loadBalancerSourceRanges'),
+	]
+	return [
+		{ name: 'firewall-prerouting', base: base('filter', 'prerouting', beforeTranslation), rules: ask },
+		{ name: 'firewall-output', base: base('filter', 'output', beforeTranslation), rules: ask },
+		{
+			name: names.firewall,
+			rules: [
+				rule([...inSet(rangeKey(family), names.sourceRanges), decide('return')], 'client in the source ranges'),
+				rule([count, decide('drop')], 'client outside of loadBalancerSourceRanges'),
+			],
+		},
+	]
+}
+
+/** What comes in over a wire for an external frontend: only pods are of the cluster. The node's own goes by output. */
+function externalRules(shape: Shape): NftRule[] {
+	const { family } = shape
+	return [
+		...ofFamily(shape.podCidrs, family).map((cidr) =>
+			rule([...matchPrefix(addresses(family).saddr, cidr), decide('goto', names.services)], 'pods: every endpoint'),
+		),
+		rule(
+			[...inSet(frontendKey(family), names.policyLocal), decide('goto', names.localServices)],
+			'from outside: endpoints of this node',
+		),
+		rule([decide('goto', names.services)]),
+	]
+}
+
+function choiceRules(shape: Shape, choice: Choice): NftRule[] {
 	const { family } = shape
 	const rules: NftRule[] = []
+	const counts = shape.counts[choice]
 	for (const seconds of shape.affinities) {
 		// The set first: what clients remember of a Service without affinity now does not count.
 		rules.push(
@@ -119,26 +189,45 @@ function servicesRules(shape: Shape): NftRule[] {
 			),
 		)
 	}
-	for (const n of shape.counts) {
+	for (const n of counts) {
 		if (n > largestClass) continue
 		const what = n === 1 ? 'Services with 1 endpoint' : `Services with ${n} endpoints`
-		rules.push(rule(dnatByMap(family, slotKey(family, n), endpointsOf(n)), what))
+		rules.push(rule(dnatByMap(family, slotKey(family, n), endpointsOf(choice, n)), placed(what, choice)))
 	}
-	if (shape.counts.some((n) => n > largestClass)) {
-		rules.push(
-			rule(verdictMap(frontendKey(family), names.countMany), `Services with more than ${largestClass} endpoints`),
-		)
+	if (counts.some((n) => n > largestClass)) {
+		const what = placed(`Services with more than ${largestClass} endpoints`, choice)
+		rules.push(rule(verdictMap(frontendKey(family), countManyOf(choice)), what))
 	}
 	return rules
 }
 
-function picks(shape: Shape): NftChain[] {
-	return shape.counts
+function placed(text: string, choice: Choice): string {
+	return choice === 'all' ? text : `${text} on this node`
+}
+
+function picks(shape: Shape, choice: Choice): NftChain[] {
+	return shape.counts[choice]
 		.filter((n) => n > largestClass)
 		.map((n) => ({
-			name: pickChain(n),
-			rules: [rule(dnatByMap(shape.family, slotKey(shape.family, n), endpointsOf(n)), `Services with ${n} endpoints`)],
+			name: pickChain(choice, n),
+			rules: [
+				rule(
+					dnatByMap(shape.family, slotKey(shape.family, n), endpointsOf(choice, n)),
+					placed(`Services with ${n} endpoints`, choice),
+				),
+			],
 		}))
+}
+
+/** The frontend a translated connection was asked for, as conntrack keeps it: `frontendKey` from word `from` on. */
+function originalFrontend(family: Family, from: number): Expression[] {
+	const six = family === 'ip6'
+	const words = six ? 4 : 1
+	return [
+		{ kind: 'ct', key: six ? 'ip6 daddr' : 'ip daddr', direction: 'original', to: from },
+		{ kind: 'meta', key: 'l4proto', to: from + words },
+		{ kind: 'ct', key: 'proto-dst', direction: 'original', to: from + words + 1 },
+	]
 }
 
 /**
@@ -149,18 +238,13 @@ function remembering(family: Family, seconds: number): Expression[] {
 	const six = family === 'ip6'
 	const client: Expression = { kind: 'ct', key: six ? 'ip6 saddr' : 'ip saddr', direction: 'original', to: 0 }
 	const words = six ? 4 : 1
-	const frontend = (from: number): Expression[] => [
-		{ kind: 'ct', key: six ? 'ip6 daddr' : 'ip daddr', direction: 'original', to: from },
-		{ kind: 'meta', key: 'l4proto', to: from + words },
-		{ kind: 'ct', key: 'proto-dst', direction: 'original', to: from + words + 1 },
-	]
 	const after = words + words + 2
 	return [
 		...connectionState('new'),
-		...frontend(0),
+		...originalFrontend(family, 0),
 		{ kind: 'lookup', set: affinitySet(seconds), from: 0 },
 		client,
-		...frontend(words),
+		...originalFrontend(family, words),
 		...load([addresses(family).daddr, th.dport], after),
 		{ kind: 'dynset', op: 'update', set: names.clients, key: 0, data: after, timeout: seconds * 1000 },
 	]
@@ -171,12 +255,89 @@ function unservedRules(family: Family): NftRule[] {
 	return [
 		// A packet that conntrack cannot place was not translated on purpose: an answer would break the connection.
 		rule([...connectionState('invalid'), count, decide('drop')], 'belongs to no connection'),
-		rule([...inSet(frontendKey(family), names.noLocalEndpoints), count, decide('drop')], 'no endpoint on this node'),
-		rule([...inSet(frontendKey(family), names.noEndpoints), count, decide('goto', names.reject)], 'no endpoint'),
+		...refusals(family),
 		rule(
 			[...inSet([addresses(family).daddr], names.clusterIps), count, decide('goto', names.reject)],
 			'no such port of the Service',
 		),
 		rule([count, decide('drop')], 'address of no Service'),
 	]
+}
+
+function refusals(family: Family): NftRule[] {
+	return [
+		rule([...inSet(frontendKey(family), names.noLocalEndpoints), count, decide('drop')], 'no endpoint on this node'),
+		rule([...inSet(frontendKey(family), names.noEndpoints), count, decide('goto', names.reject)], 'no endpoint'),
+	]
+}
+
+/** The same where only some ports of an address are a Service's: the others are the business of whoever has it. */
+function externalUnservedRules(shape: Shape): NftRule[] {
+	const { family } = shape
+	const invalid = (set: string) =>
+		rule(
+			[...connectionState('invalid'), ...inSet(frontendKey(family), set), count, decide('drop')],
+			'belongs to no connection',
+		)
+	return [
+		...(shape.policyCluster.length > 0 ? [invalid(names.policyCluster)] : []),
+		...(shape.policyLocal ? [invalid(names.policyLocal)] : []),
+		...refusals(family),
+	]
+}
+
+/** Ports are chosen at random, or two connections that begin at once could get the same one and one of them be lost. */
+const masquerade: readonly Expression[] = [count, { kind: 'masquerade', flags: 16 }]
+
+/**
+ * Of connections that somebody translated, those that a Service did are found by the address and port they were asked
+ * for, which conntrack keeps: no mark is needed to remember the decision from one hook to the next.
+ */
+function masqueradeRules(shape: Shape): NftRule[] {
+	const { family } = shape
+	const { saddr, daddr } = addresses(family)
+	const originalAddress: Expression = {
+		kind: 'ct',
+		key: family === 'ip' ? 'ip daddr' : 'ip6 daddr',
+		direction: 'original',
+		to: 0,
+	}
+	const askedFor = (set: string): Expression[] => [originalAddress, { kind: 'lookup', set, from: 0 }]
+	const rules = [
+		rule(
+			[...inSet([saddr, daddr], names.hairpin), ...masquerade],
+			'a pod that reached itself through a Service answers through the node',
+		),
+	]
+	// A rule a protocol: nft (1.0.6) reads `ct original proto-dst` only where it knows whose port that is.
+	for (const protocol of shape.policyCluster) {
+		rules.push(
+			rule(
+				[
+					...matchProtocol(protocols[protocol]),
+					...originalFrontend(family, 0),
+					{ kind: 'lookup', set: names.policyCluster, from: 0 },
+					...masquerade,
+				],
+				'externalTrafficPolicy Cluster: the endpoint may be on another node, the answer must come back through this one',
+			),
+		)
+	}
+	for (const cidr of ofFamily(shape.podCidrs, family))
+		rules.push(rule([...matchPrefix(saddr, cidr), decide('return')], 'pods keep their address'))
+	rules.push(
+		rule(
+			[...askedFor(names.clusterIps), ...masquerade],
+			'the client of a ClusterIP is no pod: the answer must come back through this node',
+		),
+	)
+	if (shape.policyLocal) {
+		rules.push(
+			rule(
+				[...localSource, ...askedFor(names.externalIps), ...masquerade],
+				'this node itself asks: the answer must come back to it',
+			),
+		)
+	}
+	return rules
 }

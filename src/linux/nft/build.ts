@@ -130,14 +130,33 @@ export function matchProtocol(protocol: number): Expression[] {
 
 /** `ct state new,established`: any of them. */
 export function connectionState(...states: readonly string[]): Expression[] {
+	return anyOf('state', 'ct_state', states)
+}
+
+/** `ct status dnat`: any of them. */
+export function connectionStatus(...bits: readonly string[]): Expression[] {
+	return anyOf('status', 'ct_status', bits)
+}
+
+function anyOf(key: 'state' | 'status', type: string, flags: readonly string[]): Expression[] {
 	const mask = Buffer.alloc(4)
-	mask.writeUInt32LE(states.reduce((bits, name) => bits | (dataType('ct_state').symbols?.[name] ?? 0), 0))
+	mask.writeUInt32LE(flags.reduce((bits, name) => bits | (dataType(type).symbols?.[name] ?? 0), 0))
 	return [
-		{ kind: 'ct', key: 'state', to: 0 },
+		{ kind: 'ct', key, to: 0 },
 		{ kind: 'bitwise', from: 0, to: 0, length: 4, mask: mask.toString('hex'), xor: '00000000' },
 		{ kind: 'cmp', op: 'neq', from: 0, value: '00000000' },
 	]
 }
+
+/** `fib saddr type local`: sent by this host. */
+export const localSource: readonly Expression[] = (() => {
+	const value = Buffer.alloc(4)
+	value.writeUInt32LE(dataType('fib_addrtype').symbols?.local ?? 0)
+	return [
+		{ kind: 'fib', result: 'type', by: ['saddr'], to: 0 },
+		{ kind: 'cmp', op: 'eq', from: 0, value: value.toString('hex') },
+	]
+})()
 
 export const count: Expression = Object.freeze({ kind: 'counter', packets: 0, bytes: 0 })
 
