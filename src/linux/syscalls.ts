@@ -28,6 +28,7 @@ export const SO_SNDBUFFORCE = 32
 export const SO_RCVBUFFORCE = 33
 /** With a timespec of 64-bit seconds on 64-bit machines; also the type of its control message. */
 export const SO_TIMESTAMPNS = 35
+const SO_NETNS_COOKIE = 71
 export const SOL_PACKET = 263
 export const SOL_NETLINK = 270
 export const MSG_DONTWAIT = 0x40
@@ -40,6 +41,9 @@ export const MS_BIND = 4096
 export const MS_REC = 16384
 export const MS_PRIVATE = 1 << 18
 export const MNT_DETACH = 2
+const FSOPEN_CLOEXEC = 1
+const FSMOUNT_CLOEXEC = 1
+const FSCONFIG_CMD_CREATE = 6
 export const F_GETFL = 3
 export const F_SETFL = 4
 export const O_NONBLOCK = 0o4000
@@ -73,6 +77,10 @@ interface Libc {
 	readonly poll: Native
 	readonly fcntl: Native
 	readonly ioctl: Native
+	readonly bpf: Native
+	readonly fsopen: Native
+	readonly fsconfig: Native
+	readonly fsmount: Native
 	readonly strerror: (n: number) => string
 	readonly errno: () => number
 	readonly address: (buffer: Uint8Array) => bigint
@@ -126,10 +134,19 @@ function load(): Libc {
 		// Variadic in C; with one int argument the calling convention is the same on both machines.
 		fcntl: func('int fcntl(int, int, int)'),
 		ioctl: func('int ioctl(int, ulong, void *)'),
+		// No C library has functions for these; syscall() is variadic, with integers and pointers alone as above.
+		bpf: numbered(func('long syscall(long, int, void *, uint)'), process.arch === 'arm64' ? 280 : 321),
+		fsopen: numbered(func('long syscall(long, str, uint)'), 430),
+		fsconfig: numbered(func('long syscall(long, int, uint, void *, void *, int)'), 431),
+		fsmount: numbered(func('long syscall(long, int, uint, uint)'), 432),
 		strerror: func('str strerror(int)') as unknown as (n: number) => string,
 		errno: () => koffi.errno() as number,
 		address: (buffer) => BigInt(koffi.address(buffer)),
 	}
+}
+
+function numbered(syscall: Native, number: number): Native {
+	return ((...args: unknown[]) => syscall(number, ...args)) as Native
 }
 
 const errnoNames = new Map<number, string>([[524, 'ENOTSUPP']])
@@ -200,6 +217,44 @@ export function getsockoptInt(fd: number, level: number, name: number): number {
 	const length = int32(4)
 	check(libc().getsockopt(fd, level, name, value, length), `read socket option ${level}/${name}`)
 	return new DataView(value.buffer).getInt32(0, true)
+}
+
+/** SO_NETNS_COOKIE: the number of the socket's network namespace, never given twice while the machine runs (Linux 5.14). */
+export function netnsCookie(fd: number): bigint {
+	const value = outside(8)
+	check(libc().getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, int32(8)), 'read the cookie of a network namespace')
+	return new DataView(value.buffer).getBigUint64(0, true)
+}
+
+/**
+ * bpf(2). `attribute` is read, and written where the command answers there. Returns what the command does (a
+ * descriptor, or 0) or a negative errno: refusals are part of the protocol, so there is no throw.
+ */
+export function bpf(command: number, attribute: Uint8Array): number {
+	const result = libc().bpf(command, attribute, attribute.length)
+	return result < 0 ? -libc().errno() : result
+}
+
+/**
+ * Where a buffer lies, for a pointer inside a structure. Its memory must be outside V8's heap (new ArrayBuffer) and
+ * referenced until the call is over.
+ */
+export function addressOf(buffer: Uint8Array): bigint {
+	return libc().address(buffer)
+}
+
+/**
+ * A file system that is mounted nowhere (fsopen, fsmount; Linux 5.2): the descriptor of its root. Gone with the last
+ * descriptor.
+ */
+export function mountDetached(type: string): number {
+	const context = check(libc().fsopen(type, FSOPEN_CLOEXEC), `open file system ${JSON.stringify(type)}`)
+	try {
+		check(libc().fsconfig(context, FSCONFIG_CMD_CREATE, null, null, 0), `make file system ${JSON.stringify(type)}`)
+		return check(libc().fsmount(context, FSMOUNT_CLOEXEC, 0), `mount file system ${JSON.stringify(type)}`)
+	} finally {
+		libc().close(context)
+	}
 }
 
 /** The local address of a socket as a sockaddr. */
