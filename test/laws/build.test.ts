@@ -7,21 +7,22 @@ import type { Table } from '../../src/base/table.ts'
 import { keyOf } from '../../src/kube/objects/meta.ts'
 import { build } from '../../src/model/build.ts'
 import type { NetworkModel } from '../../src/model/network.ts'
-import { decodeState, emptyState, encodeState, setObject } from '../../src/model/state.ts'
-import { apply, type Edit, edits, stateOf } from './cluster.ts'
+import { decodeState, encodeState, setObject } from '../../src/model/state.ts'
+import { apply, type Edit, edits, nothing, stateOf } from './cluster.ts'
 
 const runs = { numRuns: 150 }
 
 /** Tables as plain objects in the order of keys. */
 function plain(model: NetworkModel): unknown {
 	const sorted = <V>(table: Table<string, V>) => Object.fromEntries([...table].sort(([a], [b]) => (a < b ? -1 : 1)))
-	const { config, nodes, pods, services, addresses, policies, namespaces, findings } = model
+	const { config, nodes, pods, services, addresses, frontends, policies, namespaces, findings } = model
 	return {
 		config,
 		nodes: sorted(nodes),
 		pods: sorted(pods),
 		services: sorted(services),
 		addresses: sorted(addresses),
+		frontends: sorted(frontends),
 		policies: sorted(policies),
 		namespaces: sorted(namespaces),
 		findings,
@@ -31,7 +32,7 @@ function plain(model: NetworkModel): unknown {
 test('a model built along the way is the model built from nothing', () => {
 	fc.assert(
 		fc.property(edits, fc.array(fc.boolean(), { minLength: 50, maxLength: 50 }), (list, stops) => {
-			let state = emptyState()
+			let state = nothing
 			let model = build(state)
 			let built = state
 			for (const [i, edit] of list.entries()) {
@@ -60,7 +61,7 @@ test('the order of events does not matter', () => {
 			const kept = [...lastOfEach.values()]
 			const shuffled = kept.map((edit, i) => ({ edit, at: order[i % order.length]! })).sort((a, b) => a.at - b.at)
 			const step = (events: readonly Edit[]) => {
-				let state = emptyState()
+				let state = nothing
 				let model = build(state)
 				for (const edit of events) {
 					const next = apply(state, edit)
@@ -86,7 +87,16 @@ test('what means the same stays the same object', () => {
 				next = setObject(next, { ...copy, metadata: { ...copy.metadata, resourceVersion: '2' } })
 			}
 			const again = build(next, { state, model })
-			for (const table of ['nodes', 'pods', 'services', 'addresses', 'policies', 'namespaces', 'config'] as const) {
+			for (const table of [
+				'nodes',
+				'pods',
+				'services',
+				'addresses',
+				'frontends',
+				'policies',
+				'namespaces',
+				'config',
+			] as const) {
 				assert.equal(again[table], model[table], table)
 			}
 			assert.equal(build(next, { state: next, model: again }), again, 'the very model where nothing changed')

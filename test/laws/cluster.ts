@@ -1,10 +1,12 @@
 // Generated clusters: random edits to a small universe of objects in one address plan, so that selectors, endpoints and
 // policies meet often, and mistakes (two owners of an address, slices of no Service, nodes without a network) happen.
 //
-// The plan: node i = 172.18.0.(i+1) with pods in 10.244.(i-1).0/24; pod k on node i = 10.244.(i-1).(10+k);
-// Service s = 10.96.0.(20+s); cluster DNS 10.96.0.10.
+// The plan: node i = 172.18.0.(i+1) and fd00:172::(i+1), with pods in 10.244.(i-1).0/24 and fd00:10:244:(i-1)::/64; pod k
+// on node i = 10.244.(i-1).(10+k) and fd00:10:244:(i-1)::(10+k); Service s = 10.96.0.(20+s) and fd00:10:96::(20+s);
+// cluster DNS 10.96.0.10. Addresses of load balancers and external ones: 192.0.2.0/24 and 2001:db8::/32.
 
 import fc from 'fast-check'
+import type { Cidr } from '../../src/base/ip.ts'
 import type { KubeObject } from '../../src/kube/objects/meta.ts'
 import { keyOf } from '../../src/kube/objects/meta.ts'
 import {
@@ -15,6 +17,7 @@ import {
 	setObject,
 	setSource,
 } from '../../src/model/state.ts'
+import { app, clean, mostly, namespace, nodes, podIp, service, slice } from './services.ts'
 
 export type Edit =
 	| { readonly set: KubeObject; readonly source?: ObjectSource }
@@ -29,22 +32,18 @@ export function apply(state: ClusterState, edit: Edit): ClusterState {
 		: deleteObject(state, edit.delete.kind, edit.delete.key)
 }
 
+/** The empty cluster with networks of both families. */
+export const nothing: ClusterState = emptyState({
+	podCidrs: ['10.244.0.0/16', 'fd00:10:244::/48'] as Cidr[],
+	serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'] as Cidr[],
+})
+
 export function stateOf(edits: readonly Edit[]): ClusterState {
-	return edits.reduce(apply, emptyState())
+	return edits.reduce(apply, nothing)
 }
 
 const namespaces = ['default', 'shop'] as const
-const nodes = [1, 2, 3] as const
-const namespace = fc.constantFrom('default', 'default', 'default', 'shop')
 const podIndex = fc.integer({ min: 0, max: 5 })
-const serviceIndex = fc.constantFrom(0, 0, 1, 1, 2, 3)
-const app = fc.constantFrom('a', 'b')
-const mostly = (chance: number) => fc.integer({ min: 0, max: 99 }).map((n) => n < chance)
-
-/** Without undefined fields: objects come from JSON. */
-function clean<T>(value: T): T {
-	return JSON.parse(JSON.stringify(value)) as T
-}
 
 const labels = fc.record({ app, tier: fc.option(fc.constantFrom('x', 'y'), { nil: undefined }) })
 
@@ -71,29 +70,46 @@ const node = fc
 		ready: mostly(85),
 		network: mostly(90),
 		zone: fc.option(fc.constantFrom('za', 'zb')),
+		dual: mostly(85),
+		excluded: mostly(5),
+		leaving: mostly(5),
 	})
-	.map(({ index, ready, network, zone }) =>
+	.map(({ index, ready, network, zone, dual, excluded, leaving }) =>
 		clean({
 			apiVersion: 'v1',
 			kind: 'Node',
-			metadata: { name: `node-${index}`, labels: zone === null ? undefined : { 'topology.kubernetes.io/zone': zone } },
-			spec: network ? { podCIDR: `10.244.${index - 1}.0/24` } : {},
+			metadata: {
+				name: `node-${index}`,
+				labels: {
+					'topology.kubernetes.io/zone': zone ?? undefined,
+					'node.kubernetes.io/exclude-from-external-load-balancers': excluded ? '' : undefined,
+				},
+				deletionTimestamp: leaving ? '2026-01-01T00:00:00Z' : undefined,
+			},
+			spec: network ? nodeNetworks(index, dual) : {},
 			status: {
-				addresses: [{ type: 'InternalIP', address: `172.18.0.${index + 1}` }],
+				addresses: nodeAddresses(index, dual),
 				conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown' }],
 			},
 		}),
 	)
+
+function nodeNetworks(index: number, dual: boolean) {
+	const v4 = `10.244.${index - 1}.0/24`
+	return { podCIDR: v4, podCIDRs: dual ? [v4, `fd00:10:244:${index - 1}::/64`] : [v4] }
+}
+
+/** The last one is not primary: no node port answers there. */
+function nodeAddresses(index: number, dual: boolean) {
+	const list = [`172.18.0.${index + 1}`, ...(dual ? [`fd00:172::${index + 1}`] : []), `172.18.9.${index + 1}`]
+	return list.map((address) => ({ type: 'InternalIP', address }))
+}
 
 const namespaceObject = fc
 	.record({ name: namespace, team: fc.option(fc.constantFrom('red', 'blue')) })
 	.map(({ name, team }) =>
 		clean({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: team === null ? undefined : { team } } }),
 	)
-
-export function podIp(nodeIndex: number, pod: number): string {
-	return `10.244.${nodeIndex - 1}.${10 + pod}`
-}
 
 const pod = fc
 	.record({
@@ -104,6 +120,8 @@ const pod = fc
 		scheduled: mostly(92),
 		addressed: mostly(92),
 		hostNetwork: mostly(8),
+		dual: mostly(70),
+		hostPort: mostly(15),
 		ready: mostly(75),
 		terminating: mostly(10),
 		phase: fc.constantFrom('Running', 'Running', 'Running', 'Running', 'Pending', 'Succeeded'),
@@ -118,7 +136,9 @@ const pod = fc
 	.map((p) => {
 		// Pods of the two namespaces never share an address by plan: their numbers differ by 50.
 		const number = p.index + (p.namespace === 'shop' ? 50 : 0)
-		const ip = p.hostNetwork ? `172.18.0.${p.node + 1}` : podIp(p.node, number)
+		const ips = p.hostNetwork ? [`172.18.0.${p.node + 1}`] : [podIp(p.node, number)]
+		if (p.dual && !p.hostNetwork) ips.push(podIp(p.node, number, 6))
+		const ports = p.ports.map((port) => (p.hostPort && port.name === 'http' ? { ...port, hostPort: 8088 } : port))
 		return clean({
 			apiVersion: 'v1',
 			kind: 'Pod',
@@ -137,11 +157,11 @@ const pod = fc
 				nodeName: p.scheduled ? `node-${p.node}` : undefined,
 				hostNetwork: p.hostNetwork || undefined,
 				dnsPolicy: p.dnsPolicy,
-				containers: [{ name: 'c', ports: p.ports }],
+				containers: [{ name: 'c', ports }],
 			},
 			status: {
 				phase: p.scheduled ? p.phase : 'Pending',
-				podIPs: p.scheduled && p.addressed ? [{ ip }] : undefined,
+				podIPs: p.scheduled && p.addressed ? ips.map((ip) => ({ ip })) : undefined,
 				conditions: [{ type: 'Ready', status: p.ready ? 'True' : 'False' }],
 			},
 		})
@@ -170,98 +190,6 @@ const deployment = namespace.map((namespace) => ({
 	metadata: { name: 'd', namespace },
 	spec: { selector: {} },
 }))
-
-const servicePorts = fc.subarray(
-	[
-		{ name: 'http', port: 80, targetPort: 'http' },
-		{ name: 'alt', port: 81, targetPort: 9090, protocol: 'TCP' },
-		{ name: 'dns', port: 53, targetPort: 53, protocol: 'UDP' },
-	],
-	{ minLength: 1 },
-)
-
-const service = fc
-	.record({
-		namespace,
-		index: serviceIndex,
-		clash: mostly(5),
-		kind: fc.constantFrom('ClusterIP', 'ClusterIP', 'ClusterIP', 'headless', 'ExternalName', 'NodePort'),
-		app: fc.option(app),
-		ports: servicePorts,
-		internal: fc.constantFrom('Cluster', 'Cluster', 'Cluster', 'Local'),
-		external: fc.constantFrom('Cluster', 'Local'),
-		affinity: mostly(15),
-	})
-	.map((s) => {
-		const number = s.clash ? 20 : 20 + s.index + (s.namespace === 'shop' ? 10 : 0)
-		const clusterIP = s.kind === 'headless' ? 'None' : s.kind === 'ExternalName' ? undefined : `10.96.0.${number}`
-		return clean({
-			apiVersion: 'v1',
-			kind: 'Service',
-			metadata: { name: `s${s.index}`, namespace: s.namespace },
-			spec: {
-				type: s.kind === 'headless' ? 'ClusterIP' : s.kind,
-				clusterIP,
-				externalName: s.kind === 'ExternalName' ? 's0.default.svc.cluster.local' : undefined,
-				selector: s.app === null ? undefined : { app: s.app },
-				ports:
-					s.kind === 'NodePort' ? s.ports.map((p) => ({ ...p, nodePort: 30000 + number * 100 + p.port })) : s.ports,
-				internalTrafficPolicy: s.internal,
-				externalTrafficPolicy: s.kind === 'NodePort' ? s.external : undefined,
-				sessionAffinity: s.affinity ? 'ClientIP' : undefined,
-			},
-		})
-	})
-
-const endpoint = fc
-	.record({
-		node: fc.constantFrom(...nodes),
-		pod: podIndex,
-		namespace,
-		named: mostly(90),
-		ready: fc.option(mostly(70), { nil: undefined }),
-		serving: fc.option(mostly(80), { nil: undefined }),
-		terminating: mostly(25),
-		zone: fc.option(fc.constantFrom('za', 'zb')),
-	})
-	.map((e) => ({
-		addresses: [podIp(e.node, e.pod + (e.namespace === 'shop' ? 50 : 0))],
-		conditions: { ready: e.ready, serving: e.serving, terminating: e.terminating },
-		nodeName: `node-${e.node}`,
-		targetRef: e.named ? { kind: 'Pod', name: `p${e.pod}`, namespace: e.namespace } : undefined,
-		hints: e.zone === null ? undefined : { forZones: [{ name: e.zone }] },
-	}))
-
-const slice = fc
-	.record({
-		namespace,
-		service: fc.constantFrom(0, 0, 1, 1, 2, 3, 4),
-		number: fc.constantFrom(0, 0, 0, 1),
-		labelled: mostly(95),
-		ports: fc.subarray(
-			[
-				{ name: 'http', port: 8080, protocol: 'TCP' },
-				{ name: 'alt', port: 9090 },
-				{ name: 'dns', port: 53, protocol: 'UDP' },
-			],
-			{ minLength: 1 },
-		),
-		endpoints: fc.array(endpoint, { maxLength: 5 }),
-	})
-	.map((s) =>
-		clean({
-			apiVersion: 'discovery.k8s.io/v1',
-			kind: 'EndpointSlice',
-			metadata: {
-				name: `s${s.service}-${s.number}`,
-				namespace: s.namespace,
-				labels: s.labelled ? { 'kubernetes.io/service-name': `s${s.service}` } : undefined,
-			},
-			addressType: 'IPv4',
-			ports: s.ports,
-			endpoints: s.endpoints,
-		}),
-	)
 
 const policyPort = fc.constantFrom(
 	{ port: 8080 },
@@ -336,8 +264,8 @@ const object = fc.oneof(
 	{ weight: 6, arbitrary: pod },
 	{ weight: 1, arbitrary: replicaSet },
 	{ weight: 1, arbitrary: deployment },
-	{ weight: 4, arbitrary: service },
-	{ weight: 4, arbitrary: slice },
+	{ weight: 5, arbitrary: service },
+	{ weight: 5, arbitrary: slice },
 	{ weight: 2, arbitrary: policy },
 	{ weight: 1, arbitrary: fc.constant(dnsService) },
 ) as unknown as fc.Arbitrary<KubeObject>
@@ -370,9 +298,9 @@ const base: readonly Edit[] = [
 			apiVersion: 'v1',
 			kind: 'Node',
 			metadata: { name: `node-${index}` },
-			spec: { podCIDR: `10.244.${index - 1}.0/24` },
+			spec: nodeNetworks(index, true),
 			status: {
-				addresses: [{ type: 'InternalIP', address: `172.18.0.${index + 1}` }],
+				addresses: nodeAddresses(index, true),
 				conditions: [{ type: 'Ready', status: 'True' }],
 			},
 		} as KubeObject,

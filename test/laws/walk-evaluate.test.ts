@@ -11,11 +11,10 @@ import { evaluate } from '../../src/dataplane/nftables/evaluate.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
 import { build } from '../../src/model/build.ts'
 import type { NetworkModel, Node } from '../../src/model/network.ts'
-import { emptyState } from '../../src/model/state.ts'
 import { routeFrom } from '../../src/walk/route.ts'
 import type { Flow, FlowSource } from '../../src/walk/trace.ts'
 import { clientPort, walk } from '../../src/walk/walk.ts'
-import { apply, type Edit, edits } from './cluster.ts'
+import { apply, type Edit, edits, nothing } from './cluster.ts'
 
 /** `endpoint from source` or `reject` or `drop`, each with its chance. */
 type Outcomes = Map<string, number>
@@ -30,7 +29,7 @@ test('walk = evaluated nftables program', () => {
 	const seen = { translated: 0, masqueraded: 0, reject: 0, drop: 0 }
 	fc.assert(
 		fc.property(edits, (list) => {
-			let state = emptyState()
+			let state = nothing
 			let model = build(state)
 			for (const edit of list.filter((e) => !isPolicy(e))) {
 				const next = apply(state, edit)

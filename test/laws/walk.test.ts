@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { cidrContains, type Ip } from '../../src/base/ip.ts'
 import type { Packet } from '../../src/base/packet.ts'
 import { build } from '../../src/model/build.ts'
+import { frontendsOf } from '../../src/model/frontends.ts'
 import type { LabelSelector, NetworkModel, Pod } from '../../src/model/network.ts'
 import { decide, type Question } from '../../src/model/policy.ts'
 import { zoneOf } from '../../src/model/zone.ts'
@@ -14,16 +15,19 @@ import type { Flow, FlowSource, Trace } from '../../src/walk/trace.ts'
 import { walk } from '../../src/walk/walk.ts'
 import { reverse, sameTuple } from '../../src/walk/way.ts'
 import { edits, stateOf } from './cluster.ts'
+import { externalAddresses } from './services.ts'
 
 function flowsOf(model: NetworkModel): Flow[] {
 	const sources: FlowSource[] = [
 		...[...model.pods.keys()].map((pod) => ({ kind: 'pod' as const, pod })),
 		...[...model.nodes.keys()].map((node) => ({ kind: 'node' as const, node })),
 		{ kind: 'outside', ip: '203.0.113.9' as Ip },
+		{ kind: 'outside', ip: '2001:db8:1::9' as Ip },
 	]
 	const targets: Flow['to'][] = [
 		...[...model.addresses.keys()].map((ip) => ({ ip })),
 		...[...model.services.values()].map((s) => ({ name: `${s.name}.${s.namespace}` })),
+		...externalAddresses.map((ip) => ({ ip: ip as Ip })),
 		{ ip: '10.244.1.200' as Ip },
 		{ ip: '10.96.9.9' as Ip },
 		{ ip: '198.51.100.1' as Ip },
@@ -33,13 +37,33 @@ function flowsOf(model: NetworkModel): Flow[] {
 		{ protocol: 'TCP', port: 80 },
 		{ protocol: 'TCP', port: 8080 },
 		{ protocol: 'UDP', port: 53 },
-		{ protocol: 'TCP', port: 32080 },
+		{ protocol: 'SCTP', port: 80 },
+		{ protocol: 'TCP', port: 30080 },
+		{ protocol: 'TCP', port: 30180 },
+		{ protocol: 'UDP', port: 30053 },
+		{ protocol: 'TCP', port: 8088 },
 	] as const
 	return sources.flatMap((from) => targets.flatMap((to) => ports.map((port) => ({ from, to, ...port }))))
 }
 
+/** To what a Service of this cluster answers at, by a Service that has it or not. */
+function flowsToServices(model: NetworkModel, all: readonly Flow[]): Flow[] {
+	const frontends = new Set(
+		[...model.services.values()].flatMap((s) =>
+			s.ports.flatMap((p) =>
+				frontendsOf(s, p).flatMap((f) =>
+					(f.ip === undefined ? [...model.nodes.values()].flatMap((n) => n.addresses) : [f.ip]).map(
+						(ip) => `${ip} ${f.protocol} ${f.port}`,
+					),
+				),
+			),
+		),
+	)
+	return all.filter((f) => 'ip' in f.to && frontends.has(`${f.to.ip} ${f.protocol} ${f.port}`))
+}
+
 /** A few flows of each cluster, chosen by the generator so that failures shrink. */
-const some = fc.array(fc.nat(), { minLength: 12, maxLength: 12 })
+const some = fc.array(fc.nat(), { minLength: 40, maxLength: 40 })
 
 test('every flow: chances sum to 1, ends are explained, answers restore what the client asked for', () => {
 	const seen = new Map<string, number>()
@@ -48,14 +72,20 @@ test('every flow: chances sum to 1, ends are explained, answers restore what the
 			const model = build(stateOf(list))
 			const zone = zoneOf(model)
 			const flows = flowsOf(model)
-			for (const pick of picks) {
-				const flow = flows[pick % flows.length]!
+			const toServices = flowsToServices(model, flows)
+			for (const [i, pick] of picks.entries()) {
+				const list = i % 2 === 0 && toServices.length > 0 ? toServices : flows
+				const flow = list[pick % list.length]!
 				const traces = walk(model, flow, { zone })
 				assert.ok(traces.length > 0)
 				const sum = traces.reduce((total, t) => total + t.chance, 0)
 				assert.ok(Math.abs(sum - 1) < 1e-9, `chances of ${JSON.stringify(flow)} sum to ${sum}`)
 				for (const trace of traces) {
 					seen.set(trace.disposition, (seen.get(trace.disposition) ?? 0) + 1)
+					for (const { step, ...rest } of trace.hops.flatMap((h) => h.steps)) {
+						const kind = 'frontend' in rest ? rest.frontend : 'how' in rest && step === 'balance' ? rest.how : undefined
+						if (kind !== undefined) seen.set(kind, (seen.get(kind) ?? 0) + 1)
+					}
 					checkTrace(trace)
 				}
 			}
@@ -73,6 +103,12 @@ test('every flow: chances sum to 1, ends are explained, answers restore what the
 		'no-route',
 		'left-cluster',
 		'next-hop-down',
+		'denied-source-range',
+		'external-ip',
+		'load-balancer',
+		'node-port',
+		'announce',
+		'forward',
 	]) {
 		assert.ok(seen.has(needed), `no generated flow was ${needed}: ${JSON.stringify([...seen])}`)
 	}
