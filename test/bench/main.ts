@@ -13,6 +13,7 @@ const groups: readonly Group[] = [
 	{ name: 'attach', load: () => import('./attach.ts') },
 	{ name: 'boot', load: () => import('./boot.ts') },
 	{ name: 'services', load: () => import('./services.ts') },
+	{ name: 'programming', load: () => import('./programming.ts') },
 ]
 
 const args = process.argv.slice(2)

@@ -29,7 +29,7 @@ function balanced(name: string, healthCheckNodePort: number | undefined, ...node
 	return sketchService({
 		name,
 		ips: ['10.96.0.9'],
-		ports: [{ port: 80, endpoints: nodes.map((node, i) => ({ ip: `10.244.0.${i + 2}`, port: 8080, node })) }],
+		ports: [{ port: 80, endpoints: nodes.map((node, i) => ({ ip: parseIp(`10.244.0.${i + 2}`), port: 8080, node })) }],
 		more: {
 			type: 'LoadBalancer',
 			externalTrafficPolicy: 'Local',
