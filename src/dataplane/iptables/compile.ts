@@ -1,0 +1,235 @@
+// Model to program, incrementally: only Services that changed since the last call are compiled, all other chains are
+// shared with the last result. The lists that all Services share are put together anew when one of them changed its
+// part. The result depends on the model alone, not on what was compiled before.
+
+import { familyOf, type IpFamily } from '../../base/ip.ts'
+import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
+import { type Chain, chainKey, type Rule, type Ruleset } from '../../linux/iptables/program.ts'
+import { isProxied, nodePortIps, ownsFrontend } from '../../model/frontends.ts'
+import type { NetworkModel, Node, NodeName, Service } from '../../model/network.ts'
+import type { ObjectKey, Origin } from '../../model/origin.ts'
+import { type Contribution, contribute, type List, type Vantage } from './contribute.ts'
+import { chains, namesOf } from './names.ts'
+import { emptyProgram, families, type IptablesProgram } from './program.ts'
+import { fixedChains, type Shape, toNodePorts } from './skeleton.ts'
+
+interface FamilyState {
+	readonly contributions: Table<ObjectKey, Contribution>
+	readonly shape: string
+	readonly ruleset: Ruleset
+}
+
+export interface Compiled {
+	readonly model: Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends'>
+	readonly node: Node | undefined
+	/** Sorted: in this order Services are in the lists they share. */
+	readonly order: readonly ObjectKey[]
+	readonly families: Readonly<Record<IpFamily, FamilyState>>
+	readonly program: IptablesProgram
+}
+
+export interface CompileOptions {
+	/** Whether iptables knows `MASQUERADE --random-fully`. */
+	readonly randomFully: boolean
+}
+
+const nothing: FamilyState = { contributions: emptyTable(), shape: '', ruleset: emptyTable() }
+
+export function compileProgram(
+	model: NetworkModel,
+	name: NodeName,
+	previous: Compiled | undefined,
+	options: CompileOptions,
+): Compiled {
+	const node = model.nodes.get(name)
+	const { config, services, addresses, frontends } = model
+	const keep =
+		previous !== undefined && previous.model.config === config && sameNode(previous.node, node) ? previous : undefined
+	const touched = touchedServices(keep?.model, model)
+	if (keep !== undefined && touched.size === 0) return { ...keep, model: { config, services, addresses, frontends } }
+
+	const order = reorder(keep, services, touched)
+	const states = { 4: keep?.families[4] ?? nothing, 6: keep?.families[6] ?? nothing }
+	const vantage: Vantage = {
+		node: name,
+		...(node?.zone === undefined ? {} : { zone: node.zone }),
+		nodeIps: families.flatMap((f) => node?.addresses.find((ip) => familyOf(ip) === f) ?? []),
+		podCidrs: config.podCidrs,
+	}
+	const after = { 4: states[4], 6: states[6] }
+	for (const family of families) {
+		const shape: Shape = {
+			family,
+			podCidrs: config.podCidrs.filter((cidr) => familyOf(cidr) === family),
+			nodePortIps: node === undefined ? [] : nodePortIps(model, node).filter((ip) => familyOf(ip) === family),
+			randomFully: options.randomFully,
+		}
+		const wanted = [...config.podCidrs, ...config.serviceCidrs].some((cidr) => familyOf(cidr) === family)
+		after[family] = compileFamily(states[family], model, touched, order, vantage, shape, wanted)
+	}
+	const origins = (keep?.program.origins ?? emptyProgram.origins).mutate((draft) => {
+		for (const [key, [before, now]] of touched) {
+			for (const title of titlesOf(key, before)) draft.delete(title[0])
+			for (const [title, origin] of titlesOf(key, now)) draft.set(title, origin)
+		}
+	})
+	const same = keep !== undefined && families.every((f) => after[f].ruleset === states[f].ruleset)
+	const program: IptablesProgram =
+		same && origins === keep.program.origins
+			? keep.program
+			: {
+					rulesets: { 4: after[4].ruleset, 6: after[6].ruleset },
+					localAddresses: node?.addresses ?? [],
+					origins,
+				}
+	return { model: { config, services, addresses, frontends }, node, order, families: after, program }
+}
+
+/** What of a node the rules depend on; its conditions and labels come and go. */
+function sameNode(a: Node | undefined, b: Node | undefined): boolean {
+	return a?.name === b?.name && a?.zone === b?.zone && a?.addresses.join() === b?.addresses.join()
+}
+
+type Touched = ReadonlyMap<ObjectKey, readonly [before: Service | undefined, now: Service | undefined]>
+
+/** Services that differ, and those one of whose frontends changed hands. */
+function touchedServices(before: Compiled['model'] | undefined, model: NetworkModel): Touched {
+	const touched = new Map<ObjectKey, [Service | undefined, Service | undefined]>()
+	diffTables(before?.services ?? emptyTable<ObjectKey, Service>(), model.services, (key, a, b) => {
+		touched.set(key, [a, b])
+	})
+	if (before === undefined) return touched
+	const also = (key: ObjectKey | undefined) => {
+		const service = key === undefined ? undefined : model.services.get(key)
+		if (service !== undefined && !touched.has(service.key)) touched.set(service.key, [service, service])
+	}
+	diffTables(before.frontends, model.frontends, (_, a, b) => {
+		also(a)
+		also(b)
+	})
+	diffTables(before.addresses, model.addresses, (_, a, b) => {
+		for (const owner of [a, b]) if (owner?.kind === 'service') also(owner.service)
+	})
+	return touched
+}
+
+function reorder(
+	keep: Compiled | undefined,
+	services: NetworkModel['services'],
+	touched: Touched,
+): readonly ObjectKey[] {
+	if (keep === undefined) return [...services.keys()].sort()
+	const gone = new Set<ObjectKey>()
+	const come: ObjectKey[] = []
+	for (const [key, [before, now]] of touched) {
+		if (now === undefined) gone.add(key)
+		else if (before === undefined) come.push(key)
+	}
+	if (gone.size === 0 && come.length === 0) return keep.order
+	const order = gone.size === 0 ? [...keep.order] : keep.order.filter((key) => !gone.has(key))
+	// Few come: each to its place. Many: sorted anew.
+	if (come.length > 32) return [...order, ...come].sort()
+	for (const key of come) order.splice(placeOf(order, key), 0, key)
+	return order
+}
+
+function placeOf(order: readonly string[], key: string): number {
+	let low = 0
+	let high = order.length
+	while (low < high) {
+		const middle = (low + high) >> 1
+		if ((order[middle] as string) < key) low = middle + 1
+		else high = middle
+	}
+	return low
+}
+
+const empty: Contribution = {
+	services: [],
+	nodePorts: [],
+	unserved: [],
+	externalUnserved: [],
+	firewall: [],
+	healthPorts: [],
+	chains: [],
+}
+
+/** Where each list is, and in which order the chains are written. */
+const lists: readonly (readonly [List, table: 'filter' | 'nat', chain: string])[] = [
+	['unserved', 'filter', chains.services],
+	['externalUnserved', 'filter', chains.externalServices],
+	['healthPorts', 'filter', chains.nodePorts],
+	['firewall', 'filter', chains.firewall],
+	['services', 'nat', chains.services],
+	['nodePorts', 'nat', chains.nodePorts],
+]
+
+function compileFamily(
+	old: FamilyState,
+	model: NetworkModel,
+	touched: Touched,
+	order: readonly ObjectKey[],
+	vantage: Vantage,
+	shape: Shape,
+	wanted: boolean,
+): FamilyState {
+	const changed: [Contribution, Contribution][] = []
+	const contributions = old.contributions.mutate((draft) => {
+		for (const [key, [, service]] of touched) {
+			const before = draft.get(key) ?? empty
+			const now =
+				service === undefined || !isProxied(service)
+					? empty
+					: contribute(service, shape.family, vantage, (f) => ownsFrontend(model, service, f))
+			if (isEmpty(now)) draft.delete(key)
+			else draft.set(key, now)
+			if (!isEmpty(before) || !isEmpty(now)) changed.push([before, now])
+		}
+	})
+	if (!wanted && contributions.size === 0) return { contributions, shape: '', ruleset: emptyTable() }
+	const text = JSON.stringify(shape)
+	const anew = old.shape !== text
+	if (!anew && changed.length === 0) return old
+	const ruleset = (anew ? tableOf(fixedChains(shape).map(keyed)) : old.ruleset).mutate((draft) => {
+		const before = new Map<string, Chain>()
+		for (const [a] of changed) for (const chain of a.chains) before.set(chainKey(chain.table, chain.name), chain)
+		for (const [, b] of changed) {
+			for (const chain of b.chains) {
+				const [key] = keyed(chain)
+				const same = before.get(key)
+				before.delete(key)
+				// The same rules again: the chain that is there stays, so that nobody need compare it.
+				if (anew || same === undefined || !sameText(same, chain)) draft.set(key, chain)
+			}
+		}
+		for (const key of before.keys()) draft.delete(key)
+		for (const [list, table, name] of lists) {
+			if (!anew && changed.every(([a, b]) => JSON.stringify(a[list]) === JSON.stringify(b[list]))) continue
+			const rules: Rule[] = []
+			for (const key of order) {
+				const part = contributions.get(key)?.[list]
+				if (part !== undefined) for (const rule of part) rules.push(rule)
+			}
+			if (list === 'services') rules.push(...toNodePorts(shape))
+			draft.set(chainKey(table, name), { table, name, rules })
+		}
+	})
+	return { contributions, shape: text, ruleset }
+}
+
+function keyed(chain: Chain): readonly [string, Chain] {
+	return [chainKey(chain.table, chain.name), chain]
+}
+
+function sameText(a: Chain, b: Chain): boolean {
+	return a === b || JSON.stringify(a.rules) === JSON.stringify(b.rules)
+}
+
+function isEmpty(c: Contribution): boolean {
+	return lists.every(([list]) => c[list].length === 0) && c.chains.length === 0
+}
+
+/** What comments call the Service's ports. */
+function titlesOf(key: ObjectKey, service: Service | undefined): [string, Origin][] {
+	return (service?.ports ?? []).map((port) => [namesOf(key, port.name, port.protocol).title, port.origin])
+}
