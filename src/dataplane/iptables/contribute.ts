@@ -114,7 +114,10 @@ function contributePort(
 	if (service.healthCheckNodePort !== undefined) {
 		draft.healthPorts.push({
 			protocol: { value: 'tcp' },
-			matches: [comment(`${names.title} health check node port`), { match: 'tcp', dport: only(service.healthCheckNodePort) }],
+			matches: [
+				comment(`${names.title} health check node port`),
+				{ match: 'tcp', dport: only(service.healthCheckNodePort) },
+			],
 			target: { target: 'accept' },
 		})
 	}
@@ -194,7 +197,11 @@ function masqueradeOutside(frontend: Frontend, names: PortNames, vantage: Vantag
 	const rule = toFrontend(frontend, `${names.title} cluster IP`)
 	if (pods.length > 1) return { ...rule, ...jump(chains.markOutside) }
 	const pod = pods[0]
-	return { ...rule, ...(pod === undefined ? {} : { source: { not: true, value: pod } }), ...jump(chains.markMasquerade) }
+	return {
+		...rule,
+		...(pod === undefined ? {} : { source: { not: true, value: pod } }),
+		...jump(chains.markMasquerade),
+	}
 }
 
 const wordsOf = {
@@ -247,7 +254,10 @@ function externalChain(serving: Serving, local: boolean, names: PortNames, vanta
 				matches: [comment(`masquerade LOCAL traffic for ${title} external destinations`), fromNode],
 				...jump(chains.markMasquerade),
 			},
-			{ matches: [comment(`route LOCAL traffic for ${title} external destinations`), fromNode], ...jump(names.cluster) },
+			{
+				matches: [comment(`route LOCAL traffic for ${title} external destinations`), fromNode],
+				...jump(names.cluster),
+			},
 		)
 	}
 	if (serving.external) rules.push({ matches: [], ...jump(local ? names.local : names.cluster) })
@@ -287,7 +297,10 @@ function chooseRules(
 	const seconds = service.sessionAffinity
 	if (seconds !== undefined) {
 		for (const { label, chain } of ends) {
-			rules.push({ matches: [label, { match: 'recent', op: 'rcheck', name: chain, seconds, reap: true }], ...jump(chain) })
+			rules.push({
+				matches: [label, { match: 'recent', op: 'rcheck', name: chain, seconds, reap: true }],
+				...jump(chain),
+			})
 		}
 	}
 	for (const [i, { label, chain }] of ends.entries()) {

@@ -54,10 +54,8 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 			compiled = compileProgram(model, node, compiled, { randomFully: options.randomFully ?? true })
 			return compiled.program
 		},
-		diff: (have, want) =>
-			families.flatMap((f) => diffRulesets(have?.rulesets[f], want.rulesets[f], f, isOwnChain)),
+		diff: (have, want) => families.flatMap((f) => diffRulesets(have?.rulesets[f], want.rulesets[f], f, isOwnChain)),
 		async apply(changes, signal): Promise<Outcome> {
-			let applied = 0
 			for (const family of families) {
 				const mine = changes.filter((c) => c.family === family)
 				if (mine.length === 0) continue
@@ -69,7 +67,6 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 					const failed = changes.flatMap((c, i) => (lost.has(c) || c.family > family ? [i] : []))
 					return { ok: false, error: e, applied: changes.length - failed.length, failed }
 				}
-				applied += mine.length
 			}
 			return { ok: true }
 		},
@@ -121,4 +118,3 @@ export async function iptablesUsable(variant?: IptablesVariant): Promise<string 
 		if (fd !== undefined) closeSync(fd)
 	}
 }
-

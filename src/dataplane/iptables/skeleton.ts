@@ -53,7 +53,9 @@ export function fixedChains(shape: Shape): Chain[] {
 		for (const name of names) {
 			const rules = jumps
 				.filter(([t, chain]) => t === table && chain === name)
-				.map(([, , to, text, onlyNew]): Rule => ({ matches: [...(onlyNew ? [isNew] : []), comment(text)], ...jump(to) }))
+				.map(
+					([, , to, text, onlyNew]): Rule => ({ matches: [...(onlyNew ? [isNew] : []), comment(text)], ...jump(to) }),
+				)
 			list.push({ table, name, policy: 'ACCEPT', rules: rules.toReversed() })
 		}
 		list.push({ table, name: chains.canary, rules: [] })

@@ -8,8 +8,8 @@ import { NotEvaluable } from '../nft/expr/machine.ts'
 import {
 	type AddressType,
 	type Chain,
-	chainKey,
 	type ConnectionWord,
+	chainKey,
 	type Match,
 	type Negatable,
 	probabilityUnit,

@@ -55,7 +55,11 @@ describe('iptables text', () => {
 			[4, '-j MARK --or-mark 0x4000', '-j MARK --set-xmark 0x4000/0x4000'],
 			[4, '-j MARK --xor-mark 0x4000', '-j MARK --set-xmark 0x4000/0x0'],
 			[6, '-j REJECT', '-j REJECT --reject-with icmp6-port-unreachable'],
-			[4, '-m statistic --mode random --probability 0.3333333333', '-m statistic --mode random --probability 0.33333333349'],
+			[
+				4,
+				'-m statistic --mode random --probability 0.3333333333',
+				'-m statistic --mode random --probability 0.33333333349',
+			],
 			[6, '-m udp -p udp -j DNAT --to-destination [fd00::1]:53', '-p udp -m udp -j DNAT --to-destination [fd00::1]:53'],
 			[4, '-p tcp --dport 80', '-p tcp -m tcp --dport 80'],
 		]
@@ -107,7 +111,12 @@ const arbitraryMatch = fc
 		negated(fc.constantFrom('LOCAL', 'UNICAST')).map((source) => ({ match: 'addrtype', source })),
 		fc.integer({ min: 0, max: 0x7fffffff }).map((share) => ({ match: 'statistic', share })),
 		fc
-			.tuple(fc.constantFrom('set', 'rcheck'), word, optional('seconds', fc.nat(9999)), optional('reap', fc.constant(true)))
+			.tuple(
+				fc.constantFrom('set', 'rcheck'),
+				word,
+				optional('seconds', fc.nat(9999)),
+				optional('reap', fc.constant(true)),
+			)
 			.map(([op, name, seconds, reap]) => ({ match: 'recent', op, name, ...seconds, ...reap })),
 		fc.tuple(maybeNot, word).map(([n, set]) => ({ match: 'set', ...n, set, fields: ['dst', 'dst', 'src'] })),
 	)
@@ -148,7 +157,10 @@ describe('iptables changes', () => {
 
 	it('are none between equals, whatever the counters and the order of matches', () => {
 		const a = parseRule('-p tcp -m comment --comment x -m tcp --dport 80 -j ACCEPT', 4)
-		const b = { ...parseRule('-p tcp -m tcp --dport 80 -m comment --comment x -j ACCEPT', 4), counters: { packets: 1n, bytes: 2n } }
+		const b = {
+			...parseRule('-p tcp -m tcp --dport 80 -m comment --comment x -j ACCEPT', 4),
+			counters: { packets: 1n, bytes: 2n },
+		}
 		assert.ok(sameRule(a, b, 4))
 		const one = base(['-j KUBE-A'], { 'KUBE-A': ['-j ACCEPT'] })
 		const other = base(['-j KUBE-A'], { 'KUBE-A': ['-j ACCEPT'] })
@@ -164,9 +176,12 @@ describe('iptables changes', () => {
 		assert.deepEqual(lines.slice(1, 4).sort(), [':KUBE-A - [0:0]', ':KUBE-B - [0:0]', ':KUBE-OLD - [0:0]'])
 		assert.deepEqual(
 			lines.filter((l) => /^-[DIA]/.test(l)),
-			['-D OUTPUT -j KUBE-OLD', '-I OUTPUT -m mark --mark 0x1 -j KUBE-B', '-I OUTPUT -j KUBE-A', '-A KUBE-A -j ACCEPT'].sort(
-				(a, b) => lines.indexOf(a) - lines.indexOf(b),
-			),
+			[
+				'-D OUTPUT -j KUBE-OLD',
+				'-I OUTPUT -m mark --mark 0x1 -j KUBE-B',
+				'-I OUTPUT -j KUBE-A',
+				'-A KUBE-A -j ACCEPT',
+			].sort((a, b) => lines.indexOf(a) - lines.indexOf(b)),
 		)
 		// In this order the first wanted jump is the first rule in the end.
 		assert.ok(lines.indexOf('-I OUTPUT -m mark --mark 0x1 -j KUBE-B') < lines.indexOf('-I OUTPUT -j KUBE-A'))
@@ -204,7 +219,8 @@ describe('iptables, evaluated', () => {
 			Math.round(o.chance * 1e6) / 1e6,
 			o.rules.map((r) => r.chain).join(' '),
 		])
-	const nat = (...lines: string[]) => `*nat\n:OUTPUT ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n${lines.join('\n')}\nCOMMIT\n`
+	const nat = (...lines: string[]) =>
+		`*nat\n:OUTPUT ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n${lines.join('\n')}\nCOMMIT\n`
 
 	it('shares among three', () => {
 		const text = nat(
