@@ -169,7 +169,8 @@ function open(netns: string, type: number, family = AF_INET): number {
 
 const anyAddress = ip('::')
 
-function tcpServer(netns: string, port: number, name: string): Server {
+/** Answers every TCP connection with `name` and the client's address as it sees it, then closes. IPv4 and IPv6. */
+export function tcpServer(netns: string, port: number, name: string): Server {
 	const fd = open(netns, SOCK_STREAM, AF_INET6)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
 	bind(fd, inetAddress(ipToBytes(anyAddress), port))
@@ -181,11 +182,15 @@ function tcpServer(netns: string, port: number, name: string): Server {
 	return server.listen({ fd })
 }
 
-function udpServer(netns: string, port: number, name: string): DatagramSocket {
-	const fd = open(netns, SOCK_DGRAM)
-	bind(fd, inetAddress(ipToBytes(ip('0.0.0.0')), port))
-	const server = createSocket('udp4')
-	server.on('message', (_, from) => server.send(`${name} ${from.address}`, from.port, from.address))
+/** Likewise every datagram. */
+export function udpServer(netns: string, port: number, name: string): DatagramSocket {
+	const fd = open(netns, SOCK_DGRAM, AF_INET6)
+	bind(fd, inetAddress(ipToBytes(anyAddress), port))
+	const server = createSocket('udp6')
+	server.on('error', () => {})
+	server.on('message', (_, from) =>
+		server.send(`${name} ${from.address.replace('::ffff:', '')}`, from.port, from.address),
+	)
 	server.bind({ fd })
 	return server
 }
@@ -202,6 +207,10 @@ export async function askTcp(netns: string, to: Ip, port: number, timeout = 2000
 		if (errno !== 0) return errnoText(errno)
 		handed = true
 		return await readAll(fd, timeout)
+	} catch (e) {
+		// Refused at once, before anything was sent.
+		if (e instanceof Failure) return e.code
+		throw e
 	} finally {
 		if (!handed) close(fd)
 	}
@@ -225,7 +234,7 @@ function readAll(fd: number, timeout: number): Promise<string> {
 }
 
 export async function askUdp(netns: string, to: Ip, port: number, timeout = 2000): Promise<string> {
-	const fd = open(netns, SOCK_DGRAM)
+	const fd = open(netns, SOCK_DGRAM, to.includes(':') ? AF_INET6 : AF_INET)
 	try {
 		connect(fd, inetAddress(ipToBytes(to), port))
 		send(fd, Buffer.from('?'))
@@ -317,6 +326,21 @@ export function sketchModel(services: readonly Service[], pods = 0): NetworkMode
 		s.clusterIps.map((address): [Ip, AddressOwner] => [address, { kind: 'service', service: s.key }]),
 	)
 	for (const pod of list) for (const address of pod.ips) owners.push([address, { kind: 'pod', pod: pod.key }])
+	return {
+		config,
+		nodes: tableOf([[node.name, node]]),
+		pods: tableOf(list.map((pod) => [pod.key, pod])),
+		services: tableOf(services.map((s) => [s.key, s])),
+		addresses: tableOf(owners),
+		frontends: frontendTable(services),
+		policies: emptyTable(),
+		namespaces: emptyTable(),
+		findings: [],
+	}
+}
+
+/** Of several Services that claim a frontend the first has it. */
+export function frontendTable(services: readonly Service[]): NetworkModel['frontends'] {
 	const frontends = new Map<string, string>()
 	for (const service of services) {
 		for (const frontend of service.ports.flatMap((port) => frontendsOf(service, port))) {
@@ -324,17 +348,7 @@ export function sketchModel(services: readonly Service[], pods = 0): NetworkMode
 			if (frontend.kind !== 'cluster-ip' && !frontends.has(key)) frontends.set(key, service.key)
 		}
 	}
-	return {
-		config,
-		nodes: tableOf([[node.name, node]]),
-		pods: tableOf(list.map((pod) => [pod.key, pod])),
-		services: tableOf(services.map((s) => [s.key, s])),
-		addresses: tableOf(owners),
-		frontends: tableOf(frontends),
-		policies: emptyTable(),
-		namespaces: emptyTable(),
-		findings: [],
-	}
+	return tableOf(frontends)
 }
 
 function sketchPod(i: number): Pod {
