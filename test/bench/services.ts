@@ -1,17 +1,16 @@
 // P1 and P2: what a connection through a ClusterIP costs, how fast Services are programmed, against kube-proxy's own
 // nftables layout loaded by nft on the same machine in the same run.
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { type Ip, ipFromBytes } from '../../src/base/ip.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
-import { createAnonymousNetns, inNetns, inNetnsAt } from '../../src/linux/netns.ts'
-import { writeSysctl } from '../../src/linux/sysctl.ts'
+import { createAnonymousNetns, inNetns } from '../../src/linux/netns.ts'
 import type { NetworkModel, Service } from '../../src/model/network.ts'
-import { podIp, sketchModel, sketchService, type World, withWorld } from '../net/services-world.ts'
+import { sketchModel, sketchService } from '../net/services-world.ts'
+import { measureConnections } from './connect.ts'
 import { interleave, median, type Row, spreadOf } from './row.ts'
 
 const endpoints = 3
@@ -25,7 +24,7 @@ function service(i: number, count = endpoints): Service {
 }
 
 /** `count` Services besides those of `more`. */
-function model(count: number, more: readonly Service[] = []): NetworkModel {
+export function model(count: number, more: readonly Service[] = []): NetworkModel {
 	return sketchModel([...more, ...Array.from({ length: count - more.length }, (_, i) => service(i + 1))])
 }
 
@@ -58,13 +57,13 @@ export async function run(options: { full: boolean }): Promise<Row[]> {
 	}
 	const folder = mkdtempSync(join(tmpdir(), 'podwire-bench-'))
 	try {
-		return [...(await load(folder, options.full)), ...(await oneChange()), ...(await connect(folder))]
+		return [...(await load(folder, options.full)), ...(await oneChange()), ...(await measureConnections(folder))]
 	} finally {
 		rmSync(folder, { recursive: true, force: true })
 	}
 }
 
-function missing(name: string, why: string): Row {
+export function missing(name: string, why: string): Row {
 	return {
 		group: 'services',
 		name,
@@ -178,7 +177,7 @@ interface RowParts {
 	readonly note?: string
 }
 
-function row(name: string, unit: string, samples: readonly number[], parts: RowParts = {}): Row {
+export function row(name: string, unit: string, samples: readonly number[], parts: RowParts = {}): Row {
 	const ours = median(samples)
 	return {
 		group: 'services',
@@ -254,106 +253,4 @@ async function prepareChanges(count: number) {
 			closeSync(netns)
 		},
 	}
-}
-
-// --- P1 ---
-
-async function connect(folder: string): Promise<Row[]> {
-	const binary = join(folder, 'connect')
-	const source = fileURLToPath(new URL('connect.c', import.meta.url))
-	const compiler = ['cc', 'gcc', 'clang'].find((name) => spawnSync(name, ['-O2', '-o', binary, source]).status === 0)
-	if (compiler === undefined) return [missing('connect through a ClusterIP', 'needs a C compiler')]
-	if (spawnSync('taskset', ['-V']).error !== undefined) {
-		return [missing('connect through a ClusterIP', 'needs taskset (util-linux)')]
-	}
-	const servers: ChildProcess[] = []
-	try {
-		return await withWorld(2, (direct) =>
-			withWorld(2, (few) =>
-				withWorld(2, async (many) => {
-					for (const world of [direct, few, many]) servers.push(startServer(world, binary))
-					await installServices(few, 10)
-					await installServices(many, 10_000)
-					return measureConnections(direct, few, many, binary)
-				}),
-			),
-		)
-	} finally {
-		for (const server of servers) server.kill()
-	}
-}
-
-const testIp = '10.95.0.1' as Ip
-const port = 8080
-
-function startServer(world: World, binary: string): ChildProcess {
-	return inNetnsAt(world.pod(1), () =>
-		spawn('taskset', ['-c', '0', binary, 'serve', podIp(1), String(port)], { stdio: 'ignore' }),
-	)
-}
-
-async function installServices(world: World, count: number): Promise<void> {
-	// Closed connections are forgotten at once, or the table of all namespaces fills.
-	const plane = createNftables({ netns: world.node })
-	const test = sketchService({
-		name: 'test',
-		ips: [testIp],
-		ports: [{ port: 80, endpoints: [0, 1, 2].map(() => ({ ip: podIp(1), port })) }],
-	})
-	const base = model(count, [test])
-	const want = {
-		...base,
-		config: { ...base.config, serviceCidrs: [...base.config.serviceCidrs, '10.95.0.0/16' as never] },
-	}
-	const outcome = await plane.apply(plane.diff(undefined, plane.compile(want, 'node-1')))
-	plane.close()
-	if (!outcome.ok) throw outcome.error
-	inNetnsAt(world.node, () => writeSysctl('net.netfilter.nf_conntrack_tcp_timeout_close', '1'))
-}
-
-async function measureConnections(direct: World, few: World, many: World, binary: string): Promise<Row[]> {
-	const ask = (world: World, to: Ip, at: number) => () => {
-		const done = inNetnsAt(world.pod(0), () =>
-			spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.2'], { encoding: 'utf8' }),
-		)
-		if (done.status !== 0) throw new Error(`connect ask ${to}: ${done.stderr}`)
-		const [rate = 0, , failed = 0] = done.stdout.trim().split(' ').map(Number)
-		if (failed > 0) throw new Error(`connect ask ${to}: ${failed} connections failed`)
-		return rate
-	}
-	const variants = {
-		direct: ask(direct, podIp(1), port),
-		few: ask(few, testIp, 80),
-		many: ask(many, testIp, 80),
-		beside: ask(many, podIp(1), port),
-	}
-	await interleave(1, variants)
-	const samples = await interleave(31, variants)
-	const rate = (name: keyof typeof variants) => median(samples[name])
-	// Round by round: what else the machine does at the time concerns both alike.
-	const against = (ours: keyof typeof variants, other: keyof typeof variants) =>
-		median(samples[ours].map((n, i) => n / (samples[other][i] as number)))
-	return [
-		row('connect through a ClusterIP, 10,000 Services', '1/s', samples.many, {
-			baseline: rate('direct'),
-			ratio: against('many', 'direct'),
-			bar: '≥ 0.79 of a direct connect without any rules',
-			note: `direct [${spreadOf(samples.direct)
-				.map((n) => n.toFixed(0))
-				.join(', ')}]; one CPU for client and server`,
-		}),
-		row('connect through a ClusterIP, 10,000 against 10 Services', '1/s', samples.many, {
-			baseline: rate('few'),
-			ratio: against('many', 'few'),
-			bar: '≥ 0.97',
-			note: `10 Services [${spreadOf(samples.few)
-				.map((n) => n.toFixed(0))
-				.join(', ')}]`,
-		}),
-		row('connect to a pod address beside 10,000 Services', '1/s', samples.beside, {
-			baseline: rate('direct'),
-			ratio: against('beside', 'direct'),
-			bar: 'pays only conntrack (0.82 to 0.85 with any rules)',
-		}),
-	]
 }
