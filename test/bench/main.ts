@@ -13,6 +13,7 @@ const groups: readonly Group[] = [
 	{ name: 'attach', load: () => import('./attach.ts') },
 	{ name: 'boot', load: () => import('./boot.ts') },
 	{ name: 'services', load: () => import('./services.ts') },
+	{ name: 'growth', load: () => import('./growth.ts') },
 	{ name: 'programming', load: () => import('./programming.ts') },
 ]
 
@@ -20,7 +21,8 @@ const args = process.argv.slice(2)
 const output = args.indexOf('-o')
 const json = output >= 0 && args[output + 1] === 'json'
 const full = args.includes('--full')
-const wanted = args.filter((a, i) => !a.startsWith('-') && (output < 0 || i !== output + 1))
+const plotAt = args.indexOf('--plot')
+const wanted = args.filter((a, i) => !a.startsWith('-') && ![output, plotAt].some((at) => at >= 0 && i === at + 1))
 const unknown = wanted.filter((w) => !groups.some((g) => g.name === w))
 if (unknown.length > 0) {
 	process.stderr.write(`no group ${unknown.join(', ')}; there are: ${groups.map((g) => g.name).join(', ')}\n`)

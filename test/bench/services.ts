@@ -221,7 +221,7 @@ async function oneChange(): Promise<Row[]> {
 	}
 }
 
-async function prepareChanges(count: number) {
+export async function prepareChanges(count: number) {
 	const netns = createAnonymousNetns()
 	const plane = createNftables({ netns })
 	let now = model(count)
