@@ -46,6 +46,17 @@ while :; do
 done
 `
 
+/**
+ * Likewise for a program with an input of its own: a shell gives what it starts in the background neither standard
+ * input nor the terminal's signals. Who ends it tells the program, not this shell.
+ */
+const foregroundScript = `
+mount -t proc proc /proc 2>/dev/null
+trap : TERM INT QUIT HUP
+"$@"
+exit $?
+`
+
 export interface PodProcessOptions {
 	readonly netns: string
 	/** The lab's runtime folder. */
@@ -53,6 +64,8 @@ export interface PodProcessOptions {
 	readonly stdio: SpawnOptions['stdio']
 	/** Its own PID namespace, killed as a whole when the process that called this dies. */
 	readonly contained: boolean
+	/** Contained, with the standard input and signals of a terminal. */
+	readonly inForeground?: boolean
 	/** Runs on a terminal: the standard streams are one, and it becomes the controlling one. */
 	readonly terminal?: boolean
 }
@@ -80,7 +93,13 @@ export function spawnInPod(run: ProgramRun, options: PodProcessOptions): ChildPr
 			'podwire',
 		],
 		...[run.resolvConf, run.hosts, nsswitchFile(options.lab), run.hostname, run.workingDir ?? '/', path],
-		...(options.contained ? ['/bin/sh', '-c', initScript, 'podwire'] : []),
+		...(options.contained
+			? ['/bin/sh', '-c', options.inForeground === true ? foregroundScript : initScript, 'podwire']
+			: []),
+		// Its session begins inside of the PID namespace: a shell that ends gives the terminal back to who led it before.
+		...(options.contained && options.terminal === true
+			? [findProgram('setsid', hostPath(), '/') ?? 'setsid', '--ctty']
+			: []),
 		...run.command,
 	]
 	const [file, ...args] = options.contained
@@ -94,7 +113,7 @@ export function spawnInPod(run: ProgramRun, options: PodProcessOptions): ChildPr
 			// The script's own programs are the host's, whatever PATH the container has.
 			env: { ...run.env, PATH: hostPath(), [labMark]: options.lab },
 			cwd: '/',
-			detached: options.terminal !== true,
+			detached: options.contained || options.terminal !== true,
 		}),
 	)
 }

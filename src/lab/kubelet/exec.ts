@@ -24,6 +24,14 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 	const isKnown = ({ pod, container }: ContainerOfPod) =>
 		runtime.find(pod.metadata.uid as string)?.status.containers.some((c) => c.name === container.name) === true
 
+	const runsProgram = ({ pod, container }: ContainerOfPod) => {
+		const known = runtime.find(pod.metadata.uid as string)
+		return (
+			known?.pod.containers.some((c) => c.name === container.name && c.kind === 'program') === true &&
+			known.status.containers.some((c) => c.name === container.name && c.state.state === 'running')
+		)
+	}
+
 	return {
 		async exec(request) {
 			const target = kubelet.find(request.namespace, request.pod, request.container)
@@ -49,7 +57,8 @@ export function createKubeletApi(options: ExecOptions): KubeletApi {
 				for await (const { text } of notRun(target)) request.stdout?.write(`${text}\n`)
 				return { exitCode: 0 }
 			}
-			const { attachToLog } = await import('./attach.ts')
+			const { attachToLog, attachToProgram } = await import('./attach.ts')
+			if (runsProgram(target)) return attachToProgram(target, runtime, request)
 			return attachToLog(target, runtime, request)
 		},
 		async *logs(request) {

@@ -240,6 +240,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 				return {
 					...base,
 					kind: 'program',
+					...(container.stdin === true ? { stdin: { once: container.stdinOnce === true } } : {}),
+					...(container.tty === true ? { tty: true as const } : {}),
 					run: runOf(
 						pod,
 						container,

@@ -3,7 +3,15 @@
 import type { Clock } from '../../base/clock.ts'
 import { Failure, isFailure } from '../../base/failure.ts'
 import type { WorkloadsClient } from '../workloads/client.ts'
-import type { ContainerStatus, LogLine, LogQuery, WorkloadPod, WorkloadPodStatus } from '../workloads/protocol.ts'
+import type {
+	ContainerStatus,
+	LogLine,
+	LogQuery,
+	WorkloadCalls,
+	WorkloadPod,
+	WorkloadPodStatus,
+	WorkloadStreams,
+} from '../workloads/protocol.ts'
 
 export interface PodRuntime {
 	/** What is known of a pod without asking. */
@@ -17,9 +25,15 @@ export interface PodRuntime {
 	/** Ends a container's run, as after a failed probe; what comes next is heard by onChange. `grace`: milliseconds. */
 	restart(uid: string, container: string, how: { readonly grace: number; readonly message: string }): Promise<void>
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
+	/** What a program writes from now on. Throws Failure BadRequest where none runs. */
+	attach(at: PlaceOfContainer, signal: AbortSignal): AsyncIterable<WorkloadStreams['attach']['item']>
+	input(input: WorkloadCalls['input']['argument']): Promise<void>
+	resize(size: WorkloadCalls['resize']['argument']): Promise<void>
 	/** Hears when a pod's containers changed by themselves, or (uid undefined) when everything that ran is lost. */
 	onChange(listener: (uid: string | undefined) => void): void
 }
+
+export type PlaceOfContainer = WorkloadStreams['attach']['argument']
 
 /** `restart` makes a new workloads process when the old one has died; `onFailure` hears that it did, and why it cannot. */
 export async function createRuntime(
@@ -93,6 +107,13 @@ export async function createRuntime(
 		async restart(uid, container, how) {
 			await client.call('restartContainer', { uid, container, ...how })
 		},
+		attach: (at, signal) => client.stream('attach', at, signal),
+		async input(input) {
+			await client.call('input', input)
+		},
+		async resize(size) {
+			await client.call('resize', size)
+		},
 		logs: (query, signal) => client.stream('logs', query, signal),
 		onChange: (listener) => void listeners.push(listener),
 		stopWatching() {
@@ -140,6 +161,12 @@ export function createPaperRuntime(clock: Clock): PodRuntime {
 			known.status = { ...known.status, containers: known.status.containers.map(end) }
 		},
 		async restart() {},
+		// biome-ignore lint/correctness/useYield: it only refuses.
+		async *attach() {
+			throw new Failure('Unavailable', noKernel('there is nothing to attach to'))
+		},
+		async input() {},
+		async resize() {},
 		// biome-ignore lint/correctness/useYield: it only refuses.
 		async *logs() {
 			throw new Failure('Unavailable', noKernel('there are no logs'))

@@ -3,12 +3,15 @@
 
 import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/failure.ts'
+import type { Console } from './console.ts'
 import { type ContainerLog, createContainerLog } from './log.ts'
 import type { ContainerState, ContainerStatus, WorkloadContainer } from './protocol.ts'
 
 /** One run of a container. */
 export interface Run {
 	readonly pid?: number
+	/** Of a program: what one can attach to. */
+	readonly console?: Console
 	/** Takes over a specification that differs only in what can change while it runs; false: it must be restarted. */
 	update(container: WorkloadContainer): boolean
 	/** Asks it to end; resolves when it has, after `grace` milliseconds at the latest. */
@@ -26,6 +29,8 @@ export interface Container {
 	/** Ends the present run, as after a failed probe, and starts the next by the restart policy and its back-off. */
 	restart(grace: number, message: string): Promise<void>
 	log(previous: boolean): ContainerLog | undefined
+	/** Of the present run. */
+	readonly console: Console | undefined
 }
 
 /** First wait, doubled for each failure up to the limit; a run of ten minutes starts it over (as the kubelet does). */
@@ -186,6 +191,9 @@ export function startContainer(
 			const end = await Promise.race([old.ended, Promise.resolve({ exitCode: killedCode })])
 			afterEnd({ state: 'terminated', startedAt, finishedAt: clock.now(), ...end, reason: 'Error', message })
 			changed()
+		},
+		get console() {
+			return run?.console
 		},
 		log: (previous) => (previous ? previousLog : log),
 	}

@@ -9,7 +9,7 @@ import type { DnsChange } from '../../dataplane/dns/program.ts'
 import type { LabPaths } from '../paths.ts'
 import { createDnsServers } from './dns.ts'
 import { createWorkloadPods } from './pods.ts'
-import type { LogQuery, WorkloadCalls, WorkloadEvent, WorkloadPod } from './protocol.ts'
+import type { LogQuery, WorkloadCalls, WorkloadEvent, WorkloadPod, WorkloadStreams } from './protocol.ts'
 import { type RpcConnection, serveRpc } from './rpc.ts'
 
 const paths = JSON.parse(process.argv[2] ?? '') as LabPaths
@@ -49,6 +49,11 @@ function call(name: string, argument: unknown): unknown {
 			const { uid, container, grace } = argument as WorkloadCalls['stopContainer']['argument']
 			return pods.stopContainer(uid, container, grace).then(() => null)
 		}
+		case 'input':
+			return pods.input(argument as WorkloadCalls['input']['argument']).then(() => null)
+		case 'resize':
+			pods.resize(argument as WorkloadCalls['resize']['argument'])
+			return null
 		case 'dns':
 			dns.update(argument as readonly DnsChange[])
 			return null
@@ -64,7 +69,11 @@ process.umask(0o077)
 const server = createServer((socket) => {
 	const connection = serveRpc(socket, {
 		call,
-		stream: (name, argument, signal) => (name === 'logs' ? pods.logs(argument as LogQuery, signal) : undefined),
+		stream(name, argument, signal) {
+			if (name === 'logs') return pods.logs(argument as LogQuery, signal)
+			if (name === 'attach') return pods.attach(argument as WorkloadStreams['attach']['argument'], signal)
+			return undefined
+		},
 	})
 	connections.add(connection)
 	socket.on('close', () => connections.delete(connection))

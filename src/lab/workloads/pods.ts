@@ -2,10 +2,19 @@
 
 import type { Clock } from '../../base/clock.ts'
 import { Failure } from '../../base/failure.ts'
+import { type Console, followConsole } from './console.ts'
 import { type Container, type Run, startContainer } from './container.ts'
 import type { ContainerLog } from './log.ts'
 import { startProgram } from './program.ts'
-import type { LogLine, LogQuery, WorkloadContainer, WorkloadPod, WorkloadPodStatus } from './protocol.ts'
+import type {
+	LogLine,
+	LogQuery,
+	WorkloadCalls,
+	WorkloadContainer,
+	WorkloadPod,
+	WorkloadPodStatus,
+	WorkloadStreams,
+} from './protocol.ts'
 import { createStandInHttp, openStandIn } from './stand-in.ts'
 
 export interface WorkloadPods {
@@ -14,7 +23,16 @@ export interface WorkloadPods {
 	stop(uid: string, grace: number, keepLogs: boolean): Promise<void>
 	restart(uid: string, container: string, grace: number, message: string): Promise<void>
 	stopContainer(uid: string, container: string, grace: number): Promise<void>
+	/** Throws Failure BadRequest where no program runs. */
+	attach(at: Place, signal: AbortSignal): AsyncIterable<WorkloadStreams['attach']['item']>
+	input(input: WorkloadCalls['input']['argument']): Promise<void>
+	resize(size: WorkloadCalls['resize']['argument']): void
 	logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>
+}
+
+interface Place {
+	readonly uid: string
+	readonly container: string
 }
 
 /** Starts the DNS server of one container of one pod. */
@@ -74,6 +92,10 @@ export function createWorkloadPods(options: {
 		return { uid, containers: [...(pods.get(uid)?.containers.values() ?? [])].map((c) => c.status) }
 	}
 
+	function consoleOf({ uid, container }: Place): Console | undefined {
+		return pods.get(uid)?.containers.get(container)?.console
+	}
+
 	return {
 		all: () => [...pods.values()].map(({ pod }) => ({ pod, status: statusOf(pod.uid) })),
 		set(pod) {
@@ -114,6 +136,20 @@ export function createWorkloadPods(options: {
 			await container.stop(grace)
 			options.changed(statusOf(uid))
 		},
+		attach(at, signal) {
+			const console = consoleOf(at)
+			if (console === undefined) {
+				throw new Failure('BadRequest', `Cannot attach to container "${at.container}": no program runs in it`)
+			}
+			return followConsole(console, signal)
+		},
+		async input({ data, end, ...at }) {
+			const console = consoleOf(at)
+			if (data !== undefined) await console?.write(Buffer.from(data, 'base64'))
+			const container = pods.get(at.uid)?.pod.containers.find((c) => c.name === at.container)
+			if (end === true && container?.kind === 'program' && container.stdin?.once === true) console?.closeInput()
+		},
+		resize: ({ width, height, ...at }) => consoleOf(at)?.resize({ width, height }),
 		async *logs(query, signal) {
 			const container = pods.get(query.uid)?.containers.get(query.container)
 			if (container === undefined) {

@@ -41,6 +41,10 @@ export interface Listener {
 export interface ProgramContainer extends ContainerBase {
 	readonly kind: 'program'
 	readonly run: ProgramRun
+	/** It has a standard input; `once`: only until the first client that types there leaves. */
+	readonly stdin?: { readonly once: boolean }
+	/** Its standard streams are a terminal. */
+	readonly tty?: true
 }
 
 /** How a host program is started inside a pod: also what exec uses. */
@@ -137,6 +141,15 @@ export interface WorkloadCalls {
 		argument: { readonly uid: string; readonly container: string; readonly grace: number }
 		answer: null
 	}
+	/** What a client types into a container that has a standard input (base64); `end`: it has left or has no more. */
+	readonly input: {
+		argument: { readonly uid: string; readonly container: string; readonly data?: string; readonly end?: true }
+		answer: null
+	}
+	readonly resize: {
+		argument: { readonly uid: string; readonly container: string; readonly width: number; readonly height: number }
+		answer: null
+	}
 	/** Changes to what the DNS servers answer from. */
 	readonly dns: { argument: readonly DnsChange[]; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */
@@ -146,6 +159,11 @@ export interface WorkloadCalls {
 /** Calls that answer with a stream of items. */
 export interface WorkloadStreams {
 	readonly logs: { argument: LogQuery; item: LogLine }
+	/** The output of a container's present run from now on, as it comes (base64); ends with the run. */
+	readonly attach: {
+		argument: { readonly uid: string; readonly container: string }
+		item: { readonly stream: LogLine['stream']; readonly data: string }
+	}
 }
 
 /** Sent to every connection when a container's state changes by itself. */
