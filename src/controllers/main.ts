@@ -16,6 +16,8 @@ import { createEventRecorder, type EventRecorder } from './events.ts'
 import { garbageCollector } from './gc/controller.ts'
 import { createInventory } from './inventory.ts'
 import { jobControllers } from './job/controller.ts'
+import { loadBalancerController } from './loadbalancer/controller.ts'
+import type { AddressPool } from './loadbalancer/pools.ts'
 import { namespaceFinalizer } from './namespaces/finalize.ts'
 import { namespaceFurnisher } from './namespaces/furnish.ts'
 import type { PodNetwork } from './nodes/cidrs.ts'
@@ -27,6 +29,7 @@ import { statefulSetController } from './statefulset/controller.ts'
 import { createViews, type View } from './view.ts'
 
 export type { EventRecorder } from './events.ts'
+export type { AddressPool } from './loadbalancer/pools.ts'
 export type { PodNetwork } from './nodes/cidrs.ts'
 
 export interface ControllersOptions {
@@ -35,6 +38,8 @@ export interface ControllersOptions {
 	readonly signal: AbortSignal
 	/** The pod network of the cluster, one entry a family, and how much of it a node gets. Absent: nodes come with theirs. */
 	readonly podNetworks?: readonly PodNetwork[]
+	/** Where load balancers get their addresses. Absent: a cloud's own controller gives them, or nobody does. */
+	readonly addressPools?: () => readonly AddressPool[]
 	/** Milliseconds until a node without a sign of life counts as not ready (Kubernetes: 40,000). Absent: nodes need none. */
 	readonly nodeGrace?: number
 	/** PEM; published in each namespace as ConfigMap kube-root-ca.crt. */
@@ -122,6 +127,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		disruptionController(cluster),
 		taintEviction(cluster),
 		...(options.nodeGrace === undefined ? [] : [nodeMonitor(cluster, options.nodeGrace)]),
+		...(options.addressPools === undefined ? [] : [loadBalancerController(cluster, options.addressPools)]),
 		...(options.podNetworks === undefined ? [] : [nodeCidrController(cluster, options.podNetworks)]),
 	]
 	views.start().then(begin, fail)

@@ -6,12 +6,12 @@ import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } fr
 import { type ClusterView, createClusterView, dataplaneTables } from '../agent/view.ts'
 import type { Clock } from '../base/clock.ts'
 import { type Ip, tryParseCidr } from '../base/ip.ts'
-import { type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
+import { type AddressPool, type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { Transport } from '../kube/transport.ts'
 import type { ClusterConfig, ObjectTables } from '../model/state.ts'
 import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
-import { clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr } from './addresses.ts'
+import { balancerCidr, clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr } from './addresses.ts'
 import type { LabConfig } from './config.ts'
 import { createHeartbeat } from './kubelet/heartbeat.ts'
 import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
@@ -28,6 +28,9 @@ export const labClusterConfig: ClusterConfig = {
 	dnsService: dnsServiceKey,
 	dnsServiceIp: dnsServiceIp as Ip,
 }
+
+/** Where load balancers get their addresses unless podwire.yaml says otherwise. */
+const defaultPools: readonly AddressPool[] = [{ name: 'default', cidrs: [balancerCidr], autoAssign: true }]
 
 export interface ClusterOptions {
 	readonly transport: Transport
@@ -81,6 +84,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		clock,
 		signal: ending.signal,
 		podNetworks: [{ cidr: podCidr, nodeMask: podMaskLength }],
+		addressPools: () => options.config().addressPools ?? defaultPools,
 		...(options.nodeGrace === undefined ? {} : { nodeGrace: options.nodeGrace }),
 		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
 		onFailure: (failure) => onFailure(describe(failure), failure.error),

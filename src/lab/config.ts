@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import type { Node as YamlNode } from 'yaml'
 import { Failure } from '../base/failure.ts'
+import { type Cidr, tryParseCidr } from '../base/ip.ts'
 
 export const configApiVersion = 'podwire.dev/v1alpha1'
 export const configKind = 'Config'
@@ -11,6 +12,15 @@ export interface LabConfig {
 	readonly images: readonly ImageRule[]
 	/** A container's own `command` is run where no rule matches and the program is on this machine. Default false. */
 	readonly allowCommands?: boolean
+	/** Where load balancers get their addresses, in the order they are tried. Absent: 172.18.255.0/24. */
+	readonly addressPools?: readonly AddressPoolRule[]
+}
+
+export interface AddressPoolRule {
+	readonly name: string
+	readonly cidrs: readonly Cidr[]
+	/** false: only for Services that name the pool or one of its addresses. */
+	readonly autoAssign: boolean
 }
 
 /** The first rule whose pattern matches decides. */
@@ -76,9 +86,10 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 	}
 
 	const images: ImageRule[] = []
+	let addressPools: AddressPoolRule[] | undefined
 	let allowCommands = false
 	if (faults.length === 0 && document.contents !== null) {
-		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images', 'allowCommands'])
+		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images', 'allowCommands', 'addressPools'])
 		for (const [name, want] of [
 			['apiVersion', configApiVersion],
 			['kind', configKind],
@@ -90,6 +101,35 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		const allow = top.get('allowCommands')
 		if (isScalar(allow) && typeof allow.value === 'boolean') allowCommands = allow.value
 		else if (allow !== undefined) fault(allow, 'allowCommands must be true or false')
+		const pools = top.get('addressPools')
+		if (pools !== undefined && !isSeq(pools)) fault(pools, 'addressPools must be a list')
+		for (const [i, item] of (isSeq(pools) ? pools.items : []).entries()) {
+			const path = `addressPools[${i}]`
+			const pool = fields(item, path, ['name', 'cidrs', 'autoAssign'])
+			for (const name of ['name', 'cidrs']) if (!pool.has(name)) fault(item, `${path}.${name} is missing`)
+			const name = pool.has('name') ? string(pool.get('name'), `${path}.name`) : ''
+			if (addressPools?.some((other) => other.name === name)) fault(item, `${path}.name is another pool's, too`)
+			const cidrs = pool.get('cidrs')
+			if (cidrs !== undefined && (!isSeq(cidrs) || cidrs.items.length === 0)) {
+				fault(cidrs, `${path}.cidrs must be a list of networks that is not empty`)
+			}
+			const autoAssign = pool.get('autoAssign')
+			const given = isScalar(autoAssign) && typeof autoAssign.value === 'boolean' ? autoAssign.value : undefined
+			if (autoAssign !== undefined && given === undefined) fault(autoAssign, `${path}.autoAssign must be true or false`)
+			addressPools ??= []
+			addressPools.push({
+				name,
+				cidrs: (isSeq(cidrs) ? cidrs.items : []).flatMap((c, j) => {
+					const text = string(c, `${path}.cidrs[${j}]`)
+					const cidr = tryParseCidr(text)
+					if (text !== '' && cidr === undefined) {
+						fault(c, `${path}.cidrs[${j}] is ${JSON.stringify(text)}, which is no network such as 172.18.254.0/24`)
+					}
+					return cidr ?? []
+				}),
+				autoAssign: given ?? true,
+			})
+		}
 		const list = top.get('images')
 		if (list !== undefined && !isSeq(list)) fault(list, 'images must be a list')
 		for (const [i, item] of (isSeq(list) ? list.items : []).entries()) {
@@ -118,7 +158,11 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		}
 	}
 	if (faults.length > 0) throw new Failure('InvalidConfig', faults.join('\n'), { file, faults })
-	return { images, ...(allowCommands ? { allowCommands } : {}) }
+	return {
+		images,
+		...(allowCommands ? { allowCommands } : {}),
+		...(addressPools === undefined ? {} : { addressPools }),
+	}
 }
 
 /** The rule for an image, or undefined: then a stand-in takes its place. */

@@ -207,7 +207,8 @@ export async function runDaemon(
 				if (kept === undefined) keepServiceProxy(paths, mode)
 				else if (kept.mode !== mode) keepServiceProxy(paths, kept.mode, mode)
 				proxy = { mode, unfinished }
-				kernel = await startKernel(paths, nodes, onFailure, () => record(kernel?.runtime.client.pid), proxy)
+				const replaced = () => record(kernel?.runtime.client.pid)
+				kernel = await startKernel(paths, nodes, onFailure, replaced, proxy, (text) => events.progress(text))
 			} catch (e) {
 				if (options.forced) throw e
 				dataplane = 'paper'

@@ -12,6 +12,7 @@ import type { NetworkModel } from '../model/network.ts'
 import { nodeInterface } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import type { Cluster } from './cluster.ts'
+import type { External } from './external.ts'
 import type { LabNode } from './kubelet/nodes.ts'
 import { createRuntime } from './kubelet/runtime.ts'
 import type { LabPaths } from './paths.ts'
@@ -20,6 +21,7 @@ import type { Underlay } from './underlay.ts'
 export interface LabKernel {
 	readonly underlay: Underlay
 	readonly planes: ReadonlyMap<string, NodePlanes>
+	readonly external: External
 	readonly runtime: Awaited<ReturnType<typeof createRuntime>>
 	podNetns(uid: string): string
 	listen(api: LabApi): Promise<void>
@@ -36,18 +38,33 @@ export async function startKernel(
 	onFailure: (what: string, e: unknown) => void,
 	replaced: () => void,
 	proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean },
+	say: (text: string) => void,
 ): Promise<LabKernel> {
-	const [{ findWorkloads, startWorkloads }, { createUnderlay }, { createNodePlanes }, { deleteNetns }, dns] =
-		await Promise.all([
-			import('./workloads/client.ts'),
-			import('./underlay.ts'),
-			import('../agent/planes.ts'),
-			import('../linux/netns.ts'),
-			import('../dataplane/dns/program.ts'),
-		])
+	const [
+		{ findWorkloads, startWorkloads },
+		{ createUnderlay },
+		{ createExternal },
+		{ createNodePlanes },
+		{ deleteNetns },
+		dns,
+	] = await Promise.all([
+		import('./workloads/client.ts'),
+		import('./underlay.ts'),
+		import('./external.ts'),
+		import('../agent/planes.ts'),
+		import('../linux/netns.ts'),
+		import('../dataplane/dns/program.ts'),
+	])
 	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
 	connecting.catch(() => {})
 	const underlay = createUnderlay(paths.namespaces, nodes)
+	const external = createExternal({
+		underlay,
+		nodes,
+		clock: systemClock,
+		onFailure,
+		onHealth: say,
+	})
 	const planes = new Map(
 		nodes.map((node) => [
 			node.name,
@@ -89,6 +106,7 @@ export async function startKernel(
 	return {
 		underlay,
 		planes,
+		external,
 		runtime,
 		podNetns: (uid) => podNetnsOf(paths, uid),
 		listen: (api) => api.listenInside(underlay.netns),
@@ -97,11 +115,13 @@ export async function startKernel(
 				const ip = node.addresses[0]
 				if (ip !== undefined) for (const cidr of node.podCidrs) underlay.route(cidr, ip)
 			}
+			external.applied(model)
 			wanted = dns.compileDns(model, wanted)
 			if (wanted !== told) tellDns()
 		},
 		async remove() {
 			runtime.stopWatching()
+			await external.stop()
 			await runtime.client.call('exit', null).catch(() => {})
 			await runtime.client.closed
 			underlay.close()

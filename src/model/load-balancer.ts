@@ -7,6 +7,7 @@ import { cidrContains, familyOf, type Ip } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
 import { excludeFromLoadBalancersLabel } from './labels.ts'
 import type { NetworkModel, Node, NodeName, Service, ServicePort } from './network.ts'
+import { nodeHealth } from './node-health.ts'
 import { defaultOrigin, type Origin, objectOrigin } from './origin.ts'
 
 export type Balanced =
@@ -103,8 +104,7 @@ export function takesPart(node: Node): { readonly takes: boolean; readonly becau
 
 /** Whether the node's health check of the Service passes: it has a ready endpoint, or the policy asks for none. */
 export function servesExternally(service: Service, node: NodeName): boolean {
-	if (service.externalTrafficPolicy === 'Cluster') return true
-	return service.ports.some((port) => port.endpoints.some((e) => e.node === node && e.ready))
+	return service.externalTrafficPolicy === 'Cluster' || nodeHealth(service, node).localEndpoints > 0
 }
 
 /** The nodes the appliance hands connections of the Service to, by name. A node without an address of the family is none. */

@@ -1,7 +1,7 @@
 // What Services say to load balancers besides the fields of their specs: classes and annotations. Sources: kubernetes.io,
 // "Labels, annotations and taints" and "Service: internal load balancer"; KEP-980 (finalizer), KEP-1959 (class).
 
-import type { Service } from './core.ts'
+import type { Node, Service } from './core.ts'
 import type { Labels } from './meta.ts'
 
 /** spec.loadBalancerClass of Services whose address an elected node announces on the nodes' own network. */
@@ -20,6 +20,10 @@ export const ipModeAnnotation = 'podwire.dev/ip-mode'
 
 /** Keeps a Service until its load balancer is taken down (KEP-980). */
 export const cleanupFinalizer = 'service.kubernetes.io/load-balancer-cleanup'
+
+const excludeNodeLabel = 'node.kubernetes.io/exclude-from-external-load-balancers'
+/** Set by the cluster autoscaler on a node that is about to go. */
+const toBeDeletedTaint = 'ToBeDeletedByClusterAutoscaler'
 
 /** The clouds' own words for the same wish, so that a manifest written for one means the same here. */
 const internalWishes: Readonly<Record<string, readonly string[]>> = {
@@ -53,4 +57,10 @@ export function balancerOf(service: Service): 'appliance' | 'layer-2' | undefine
 		: loadBalancerClass === layer2Class
 			? 'layer-2'
 			: undefined
+}
+
+/** Whether load balancers count the node among their hosts. Readiness is for their health checks to see (KEP-3458). */
+export function isBalancedNode({ metadata, spec }: Node): boolean {
+	if (metadata.deletionTimestamp !== undefined || metadata.labels?.[excludeNodeLabel] !== undefined) return false
+	return spec?.taints?.some(({ key }) => key === toBeDeletedTaint) !== true
 }

@@ -23,6 +23,7 @@ const states = new Map<number, NeighbourState>([
 	[0x80, 'permanent'],
 ])
 const NUD_PERMANENT = 0x80
+const NTF_PROXY = 0x08
 
 export type NeighbourState =
 	| 'incomplete'
@@ -56,6 +57,30 @@ export function deleteNeighbour(e: NetlinkEncoder, index: number, ip: Ip): void 
 		.end()
 }
 
+/** This host answers for the address on the interface, if a route of it leads to another one. Exists: no error. */
+export function addProxyNeighbour(e: NetlinkEncoder, index: number, ip: Ip): void {
+	e.begin(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).raw(ndmsg(ip, index, NUD_PERMANENT, NTF_PROXY))
+	e.attr(NDA_DST, ipToBytes(ip)).end()
+}
+
+/** ENOENT where there is none. */
+export function deleteProxyNeighbour(e: NetlinkEncoder, index: number, ip: Ip): void {
+	e.begin(RTM_DELNEIGH, NLM_F_ACK)
+		.raw(ndmsg(ip, index, 0, NTF_PROXY))
+		.attr(NDA_DST, ipToBytes(ip))
+		.end()
+}
+
+/** What this host answers for on each interface. */
+export function readProxyNeighbours(socket: NetlinkSocket): Pick<Neighbour, 'index' | 'ip'>[] {
+	const header = new Uint8Array(12)
+	header[10] = NTF_PROXY
+	return socket
+		.dump((e) => e.begin(RTM_GETNEIGH, NLM_F_DUMP).raw(header).end())
+		.flatMap(decodeNeighbour)
+		.map(({ index, ip }) => ({ index, ip }))
+}
+
 /** All neighbours of the socket's namespace that belong to an IP address. */
 export function readNeighbours(socket: NetlinkSocket): Neighbour[] {
 	return socket.dump((e) => e.begin(RTM_GETNEIGH, NLM_F_DUMP).raw(new Uint8Array(12)).end()).flatMap(decodeNeighbour)
@@ -79,11 +104,12 @@ function decodeNeighbour(message: NetlinkMessage): Neighbour[] {
 	]
 }
 
-function ndmsg(ip: Ip, index: number, state: number): Uint8Array {
+function ndmsg(ip: Ip, index: number, state: number, flags = 0): Uint8Array {
 	const bytes = new Uint8Array(12)
 	const view = new DataView(bytes.buffer)
 	bytes[0] = familyOf(ip) === 6 ? AF_INET6 : AF_INET
 	view.setInt32(4, index, true)
 	view.setUint16(8, state, true)
+	bytes[10] = flags
 	return bytes
 }

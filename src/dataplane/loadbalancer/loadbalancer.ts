@@ -1,0 +1,84 @@
+// The appliance before the cluster: what a cloud's load balancer does, as a program in the router's own tables.
+
+import { isFailure } from '../../base/failure.ts'
+import { familyOf, type Ip } from '../../base/ip.ts'
+import type { Hook, Packet } from '../../base/packet.ts'
+import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
+import { inNetnsAt } from '../../linux/netns.ts'
+import type { NftChange } from '../../linux/nft/change.ts'
+import { diffPrograms } from '../../linux/nft/diff.ts'
+import { evaluateProgram } from '../../linux/nft/evaluate.ts'
+import type { NftProgram } from '../../linux/nft/program.ts'
+import { readProgram } from '../../linux/nft/read.ts'
+import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import type { NetworkModel } from '../../model/network.ts'
+import { defaultOrigin } from '../../model/origin.ts'
+import type { Evaluated, Outcome } from '../dataplane.ts'
+import { parseOrigin } from '../origin.ts'
+import { compileBalancer, type Health } from './compile.ts'
+import { type Edge, tableName } from './layout.ts'
+
+export type { Health } from './compile.ts'
+export type { Edge } from './layout.ts'
+
+export interface BalancerOptions {
+	/** The router's namespace. Without it: paper only (compile, diff, evaluate). */
+	readonly netns?: string
+	readonly edge: Edge
+	/** The router's own addresses: what a masqueraded packet gets. */
+	readonly addresses: readonly Ip[]
+}
+
+export interface BalancerDataplane {
+	compile(model: Pick<NetworkModel, 'services' | 'nodes'>, health: Health): NftProgram
+	diff(have: NftProgram | undefined, want: NftProgram): readonly NftChange[]
+	apply(changes: readonly NftChange[]): Promise<Outcome>
+	read(): Promise<NftProgram>
+	evaluate(program: NftProgram, packet: Packet, at: Hook): readonly Evaluated[]
+	close(): void
+}
+
+export function createBalancer(options: BalancerOptions): BalancerDataplane {
+	let socket: NetlinkSocket | undefined
+	let last: NftProgram | undefined
+
+	function kernel(): NetlinkSocket {
+		const { netns } = options
+		if (netns === undefined) throw new Error('this load balancer has no namespace: it is for paper only')
+		socket ??= inNetnsAt(netns, openNftSocket)
+		return socket
+	}
+	return {
+		compile(model, health) {
+			last = compileBalancer(model, options.edge, health, last)
+			return last
+		},
+		diff: (have, want) => diffPrograms(have, want, { owns: (table) => table.name === tableName }),
+		async apply(changes) {
+			try {
+				applyChanges(kernel(), changes)
+				return { ok: true }
+			} catch (e) {
+				if (!isFailure(e)) throw e
+				return { ok: false, error: e, applied: typeof e.details.applied === 'number' ? e.details.applied : 0 }
+			}
+		},
+		read: async () => readProgram(kernel(), (_, name) => name === tableName),
+		evaluate: (program, packet, at) =>
+			evaluateProgram(program, packet, at, {
+				masqueradeAddress: (p) => options.addresses.find((a) => familyOf(a) === familyOf(p.destination)),
+			}).map(({ rules, ...outcome }) => ({
+				...outcome,
+				rules: rules.map(({ found, ...hit }) => ({
+					...hit,
+					because: [...found.map((f) => f.element.comment), hit.comment]
+						.flatMap((c) => (c === undefined ? [] : [parseOrigin(c) ?? defaultOrigin(c)]))
+						.slice(0, 1),
+				})),
+			})),
+		close() {
+			socket?.close()
+			socket = undefined
+		},
+	}
+}

@@ -1,0 +1,286 @@
+// The external side of a lab's Services, kept at what the model says: the appliance in the router's namespace with its
+// addresses and health probes, and the nodes that announce addresses. All of it is found again after a crash.
+
+import { createPlane } from '../agent/plane.ts'
+import { createRunner } from '../agent/runner.ts'
+import type { Clock } from '../base/clock.ts'
+import { cidrContains, cidrLength, familyOf, hostCidr, type Ip } from '../base/ip.ts'
+import { tableOf } from '../base/table.ts'
+import { holdersOf } from '../dataplane/loadbalancer/compile.ts'
+import { tableName as balancerTable, names } from '../dataplane/loadbalancer/layout.ts'
+import { createBalancer } from '../dataplane/loadbalancer/loadbalancer.ts'
+import { deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
+import { NetlinkEncoder } from '../linux/netlink/encode.ts'
+import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
+import { inNetnsAt } from '../linux/netns.ts'
+import { type NftProgram, tableKey } from '../linux/nft/program.ts'
+import { addAddress, deleteAddress, readAddresses } from '../linux/route/addresses.ts'
+import { readLink } from '../linux/route/links.ts'
+import { electNode, servesExternally, takesPart, wayOf } from '../model/load-balancer.ts'
+import type { NetworkModel, Node, NodeName, Service } from '../model/network.ts'
+import type { ObjectKey } from '../model/origin.ts'
+import { nodeInterface, underlayCidr } from './addresses.ts'
+import { type Announcer, createAnnouncer } from './external-announce.ts'
+import { askHealth, believe, type HealthBelief, type HealthCheck } from './external-health.ts'
+import { outsideInterface } from './outside.ts'
+import { type Underlay, underlayInterface } from './underlay.ts'
+
+/** kube-proxy's own health, which clouds ask for Services with policy Cluster (KEP-3836). */
+const proxyHealthPort = 10256
+/** Milliseconds between two rounds of probes, and how long one may take. */
+const probeInterval = 500
+const probeTimeout = 400
+/** When a move is told again, milliseconds: a neighbour may have been busy, or may not take two changes at once. */
+const retell = [1_100, 3_000]
+
+export interface External {
+	/** Follows a model that is in force on the nodes. */
+	applied(model: NetworkModel): void
+	/** What is installed in the router's namespace for load balancing. */
+	read(): Promise<NftProgram>
+	/** Undoes what somebody else changed; how many changes that took. */
+	repair(): Promise<number>
+	/** Why the node gets nothing for the Service, as the last probes say; undefined: it passes, or was not asked yet. */
+	sick(service: ObjectKey, node: NodeName): string | undefined
+	stop(): Promise<void>
+}
+
+export function createExternal(options: {
+	readonly underlay: Pick<Underlay, 'netns' | 'netnsOf' | 'ip'>
+	readonly nodes: readonly { readonly name: NodeName }[]
+	readonly clock: Clock
+	readonly onFailure: (what: string, error: unknown) => void
+	/** Hears of nodes that begin or cease to pass a health check. */
+	readonly onHealth?: (text: string) => void
+}): External {
+	const { underlay, clock } = options
+	const { netns } = underlay
+	const edge = { outsideInterface, nodesInterface: underlayInterface, nodes: [underlayCidr] }
+	const balancer = createBalancer({ netns, edge, addresses: [underlay.ip] })
+	const plane = createPlane('load balancer', balancer)
+	const router = inNetnsAt(netns, () => new NetlinkSocket(NETLINK_ROUTE))
+	const conntrack = inNetnsAt(netns, openConntrack)
+	const encoder = new NetlinkEncoder(4096)
+	const { index: routerIndex } = readLink(router, underlayInterface)
+	const announcers = new Map<NodeName, Announcer>(
+		options.nodes.map(({ name }) => [name, createAnnouncer(underlay.netnsOf(name), nodeInterface)]),
+	)
+	const cancels = new Set<() => void>()
+	const beliefs = new Map<string, HealthBelief>()
+	let model: NetworkModel | undefined
+	let inForce: NftProgram | undefined
+	let stopped = false
+	let probing = false
+
+	const runner = createRunner(clock, 0, async () => {
+		try {
+			await bring()
+			return undefined
+		} catch (e) {
+			options.onFailure('load balancer', e)
+			return 1_000
+		}
+	})
+
+	/** Beliefs about a check that is not made any more are forgotten with it. */
+	function isHealthy(service: ObjectKey, node: NodeName): boolean {
+		return whySick(service, node) === undefined
+	}
+	function whySick(key: ObjectKey, node: NodeName): string | undefined {
+		const local = model?.services.get(key)?.healthCheckNodePort !== undefined
+		for (const id of local ? [node, `${node} ${key}`] : [node]) {
+			const belief = beliefs.get(id)
+			if (belief?.healthy === false) return belief.why ?? 'unhealthy'
+		}
+		return undefined
+	}
+
+	async function bring(): Promise<void> {
+		const now = model
+		if (now === undefined || stopped) return
+		const before = inForce
+		const program = balancer.compile(now, isHealthy)
+		// New addresses first, so that no packet finds the rules without them; what goes, goes last.
+		const wanted = new Set<Ip>()
+		for (const family of ['ip', 'ip6'] as const) {
+			const table = program.tables.get(tableKey(family, balancerTable))
+			for (const ip of table?.sets.get(names.addresses)?.elements.keys() ?? []) wanted.add(ip as Ip)
+		}
+		const have = new Set(
+			readAddresses(router).flatMap(({ index, ip, prefixLength }) =>
+				index === routerIndex && prefixLength === cidrLength(hostCidr(ip)) ? [ip] : [],
+			),
+		)
+		for (const ip of wanted) if (!have.has(ip)) addAddress(encoder, routerIndex, ip, cidrLength(hostCidr(ip)))
+		if (encoder.length > 0) router.request(encoder)
+		await plane.bring(program)
+		inForce = program
+		for (const ip of have) if (!wanted.has(ip)) deleteAddress(encoder, routerIndex, ip, cidrLength(hostCidr(ip)))
+		if (encoder.length > 0) router.request(encoder)
+		forget(before, program)
+		announce(now)
+		if (!probing && checksOf(now).length > 0) void probe()
+	}
+
+	/** UDP has no end: a client would go on being sent to the node it once got. TCP ends by itself or by its node. */
+	function forget(before: NftProgram | undefined, after: NftProgram): void {
+		for (const family of ['ip', 'ip6'] as const) {
+			const targets = (program: NftProgram | undefined) =>
+				program?.tables.get(tableKey(family, balancerTable))?.sets.get(names.targets)?.elements
+			const [old, now] = [targets(before), targets(after)]
+			if (old === now || old === undefined) continue
+			const left = new Map<string, Set<string>>()
+			for (const [key, { data }] of now ?? []) {
+				const frontend = key.slice(0, key.lastIndexOf(' . '))
+				left.set(frontend, (left.get(frontend) ?? new Set()).add(data ?? ''))
+			}
+			const gone = new Set<string>()
+			for (const [key, { data = '' }] of old) {
+				const frontend = key.slice(0, key.lastIndexOf(' . '))
+				if (frontend.includes(' . udp . ') && !left.get(frontend)?.has(data)) gone.add(`${frontend} > ${data}`)
+			}
+			for (const each of gone) {
+				const [frontend = '', target = ''] = each.split(' > ')
+				const [destination, , port] = frontend.split(' . ')
+				const [source, sourcePort] = target.split(' . ')
+				deleteConnections(
+					conntrack,
+					readConntrack(conntrack, {
+						original: { protocol: 'UDP', destination: destination as Ip, destinationPort: Number(port) },
+						reply: { source: source as Ip, sourcePort: Number(sourcePort) },
+					}),
+				)
+			}
+		}
+	}
+
+	function announce(now: NetworkModel): void {
+		const byNode = new Map<NodeName, Set<Ip>>([...announcers.keys()].map((name) => [name, new Set()]))
+		// A node that the probes found dead announces nothing, though its object may still say that it is ready.
+		const alive = { nodes: tableOf([...now.nodes].map(([name, node]) => [name, asProbed(node)] as const)) }
+		for (const [ip, services] of holdersOf(now)) {
+			if (wayOf(services) !== 'announce' || !cidrContains(underlayCidr, ip)) continue
+			const node = electNode(alive, ip, services)
+			if (node !== undefined) byNode.get(node.name)?.add(ip)
+		}
+		// The old node falls silent before the new one speaks up.
+		const ordered = [...announcers].sort(([a], [b]) => byNode.get(a)!.size - byNode.get(b)!.size)
+		for (const [name, announcer] of ordered) {
+			const ips = byNode.get(name)!
+			const keep = new Set(announcer.read().filter((ip) => ips.has(ip)))
+			announcer.bring(keep)
+		}
+		for (const [name, announcer] of ordered) for (const ip of announcer.bring(byNode.get(name)!)) tell(announcer, ip)
+	}
+
+	function asProbed(node: Node): Node {
+		return beliefs.get(node.name)?.healthy === false ? { ...node, ready: false } : node
+	}
+
+	function tell(announcer: Announcer, ip: Ip): void {
+		const say = () => {
+			try {
+				announcer.tell(ip)
+			} catch (e) {
+				options.onFailure(`announcement of ${ip}`, e)
+			}
+		}
+		say()
+		for (const wait of retell) {
+			const cancel = clock.after(wait, () => {
+				cancels.delete(cancel)
+				if (announcer.read().includes(ip)) say()
+			})
+			cancels.add(cancel)
+		}
+	}
+
+	function checksOf(now: NetworkModel): HealthCheck[] {
+		const services = [...now.services.values()].filter(
+			(service) => service.loadBalancer?.by !== undefined && service.loadBalancer.ingress.length > 0,
+		)
+		if (services.length === 0) return []
+		return [...now.nodes.values()].flatMap((node) => checksOfNode(node, services))
+	}
+
+	async function probe(): Promise<void> {
+		probing = true
+		try {
+			while (!stopped && model !== undefined) {
+				const checks = checksOf(model)
+				if (checks.length === 0) return
+				const began = clock.now()
+				note(checks, await askHealth(netns, checks, probeTimeout))
+				const pause = Promise.withResolvers<void>()
+				const cancel = clock.after(Math.max(0, began + probeInterval - clock.now()), pause.resolve)
+				const undo = () => {
+					cancel()
+					pause.resolve()
+				}
+				cancels.add(undo)
+				await pause.promise
+				cancels.delete(undo)
+			}
+		} catch (e) {
+			options.onFailure('health probes', e)
+		} finally {
+			probing = false
+		}
+	}
+
+	function note(checks: readonly HealthCheck[], answers: ReadonlyMap<string, string | undefined>): void {
+		const ids = new Set(checks.map((check) => check.id))
+		let changed = false
+		for (const id of [...beliefs.keys()]) if (!ids.has(id)) beliefs.delete(id)
+		for (const id of ids) {
+			const before = beliefs.get(id)
+			const after = believe(before, answers.get(id))
+			beliefs.set(id, after)
+			if ((before?.healthy ?? true) === after.healthy) continue
+			changed = true
+			const [node = '', service] = id.split(' ')
+			// A node without an endpoint fails as it should: that is no news.
+			const asked = service === undefined ? undefined : model?.services.get(service)
+			if (asked !== undefined && !servesExternally(asked, node)) continue
+			const of = service === undefined ? '' : ` of Service "${service}"`
+			options.onHealth?.(
+				`node ${node} ${after.healthy ? 'passes' : 'fails'} the load balancer's health check${of}${after.healthy ? '' : `: ${after.why}`}`,
+			)
+		}
+		if (changed) runner.trigger()
+	}
+
+	return {
+		applied(next) {
+			const same = model?.services === next.services && model.nodes === next.nodes
+			model = next
+			if (!same || inForce === undefined) runner.trigger()
+		},
+		read: () => plane.read(),
+		async repair() {
+			return plane.repair()
+		},
+		sick: whySick,
+		async stop() {
+			stopped = true
+			for (const cancel of cancels) cancel()
+			await runner.stop()
+			balancer.close()
+			router.close()
+			conntrack.close()
+			for (const announcer of announcers.values()) announcer.close()
+		},
+	}
+}
+
+/** What the load balancer asks a node: its service proxy's health, and for each Service with policy Local its own port. */
+function checksOfNode(node: Node, services: readonly Service[]): HealthCheck[] {
+	const ip = node.addresses.find((a) => familyOf(a) === 4) ?? node.addresses[0]
+	if (ip === undefined || (!takesPart(node).takes && node.ready)) return []
+	const checks: HealthCheck[] = [{ id: node.name, ip, port: proxyHealthPort, path: '/healthz' }]
+	for (const { key, healthCheckNodePort } of services) {
+		if (healthCheckNodePort === undefined) continue
+		checks.push({ id: `${node.name} ${key}`, ip, port: healthCheckNodePort, path: '/healthz' })
+	}
+	return checks
+}
