@@ -17,6 +17,8 @@ import { getObject } from './read.ts'
 import type { KindRules, Served } from './registry.ts'
 import { badRequest, cause, conflict, invalid, methodNotAllowed, notFound, refuse } from './status.ts'
 import type { Entry } from './store.ts'
+import { ageOf } from './table/cells.ts'
+import type { KindTable } from './table/table.ts'
 import { patchObject, readWriteOptions, replace, updateObject } from './write.ts'
 
 export async function handleSubresource(call: Call): Promise<Response> {
@@ -133,13 +135,31 @@ function customScaleOf(paths: NonNullable<KindRules['scale']>, object: UnknownOb
 	} as unknown as UnknownObject
 }
 
+/** The Scale of an object; as a table with columns of its own. */
+function scaleAnswer(call: Call, object: UnknownObject): Promise<Response> {
+	const { served } = call
+	const { resource, apiVersion, storage, type, custom } = served
+	const shown: Served = { resource, apiVersion, storage, type, custom, rules: { table: scaleTable } }
+	return objectAnswer({ ...call, served: shown }, 200, scaleOf(served, object))
+}
+
+const scaleTable: KindTable = {
+	columns: ['Name', 'Desired', 'Available', 'Age'],
+	cells: (scale, now) => [
+		scale.metadata.name,
+		String(part(scale, 'spec').replicas ?? 0),
+		String(part(scale, 'status').replicas ?? 0),
+		ageOf(scale.metadata.creationTimestamp, now),
+	],
+}
+
 async function handleScale(call: Call): Promise<Response> {
 	const { method } = call.request
 	if (method === 'GET') {
 		const { api, served, namespace, name = '' } = call
 		const entry = api.store.get(served.storage, keyIn(namespace, name))
 		if (entry === undefined) throw notFound(served.resource, name)
-		return objectAnswer(call, 200, scaleOf(served, entry.object))
+		return scaleAnswer(call, entry.object)
 	}
 	if (method !== 'PUT' && method !== 'PATCH') throw methodNotAllowed()
 	const options = readWriteOptions(call)
@@ -177,9 +197,10 @@ async function handleScale(call: Call): Promise<Response> {
 			: { ...withScale(shownObject(call.served, before), paths.specReplicasPath, replicas), metadata }
 	) as UnknownObject
 	const { subresource: _, ...parent } = call
-	if (options.dryRun) return objectAnswer(call, 200, scaleOf(call.served, next))
+	if (options.dryRun) return scaleAnswer(call, next)
 	return replace({ ...parent, subresource: undefined }, before, next, options, {
-		answer: (entry) => objectAnswer(call, 200, scaleOf(call.served, entry.object)),
+		managedBy: 'scale',
+		answer: (entry) => scaleAnswer(call, entry.object),
 	})
 }
 

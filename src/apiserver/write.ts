@@ -225,6 +225,8 @@ export async function replace(
 		readonly prepare?: (before: UnknownObject, next: UnknownObject) => UnknownObject
 		/** The specification is as it was, or as it may be (a binding's). */
 		readonly specStays?: boolean
+		/** The subresource that the change is noted under, where it is not the call's (scale). */
+		readonly managedBy?: string
 		/** How the result is answered (scale). */
 		readonly answer?: (entry: Entry) => Promise<Response>
 	} = {},
@@ -247,7 +249,7 @@ export async function replace(
 		// A subresource with a way of its own changes what an update of the object may not.
 		checkValues(kept, next, extra.prepare === undefined ? old : undefined)
 	}
-	if (!extra.applied) next = withManagers(kept, old, next, options, call.subresource, api.now())
+	if (!extra.applied) next = withManagers(kept, old, next, options, extra.managedBy ?? call.subresource, api.now())
 	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
 	if (sameJson(old as unknown as Json, next as unknown as Json)) {
