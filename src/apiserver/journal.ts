@@ -86,11 +86,13 @@ export async function openJournal(path: string, options: JournalOptions = {}): P
 	const remove = db.prepare('DELETE FROM objects WHERE id = ?')
 	const setRevision = db.prepare("UPDATE facts SET value = ? WHERE name = 'revision'")
 	const readRevision = db.prepare("SELECT value FROM facts WHERE name = 'revision'")
-	const readObjects = db.prepare('SELECT id, storage, key, revision, value AS bytes FROM objects ORDER BY revision')
+	// In the order of the file: to sort a hundred thousand objects would take as long again as to read them.
+	const readObjects = db.prepare('SELECT id, storage, key, revision, value FROM objects')
+	readObjects.setReturnArrays(true)
 	return {
 		load: () => ({
 			revision: (readRevision.get() as { value: number }).value,
-			records: readObjects.iterate() as Iterable<unknown> as Iterable<JournalRecord>,
+			records: recordsOf(readObjects.iterate() as Iterable<unknown> as Iterable<Columns>),
 		}),
 		commit(writes, revision) {
 			// The last write of each object is enough.
@@ -118,6 +120,12 @@ export async function openJournal(path: string, options: JournalOptions = {}): P
 		},
 		close: () => db.close(),
 	}
+}
+
+type Columns = readonly [id: number, storage: string, key: string, revision: number, bytes: Uint8Array]
+
+function* recordsOf(rows: Iterable<Columns>): Generator<JournalRecord, void, undefined> {
+	for (const [id, storage, key, revision, bytes] of rows) yield { id, storage, key, revision, bytes }
 }
 
 /** Result codes, https://www.sqlite.org/rescode.html. */

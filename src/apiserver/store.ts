@@ -13,14 +13,15 @@ import type { Journal, JournalWrite } from './journal.ts'
  */
 const mostRead = 4096
 
-/** The entries whose read form is there. */
+/** The entries whose read form is there, the oldest first. */
 class ReadForms {
-	readonly #entries: (Entry | undefined)[] = []
-	#next = 0
-	note(entry: Entry): void {
-		this.#entries[this.#next]?.release()
-		this.#entries[this.#next] = entry
-		this.#next = (this.#next + 1) % mostRead
+	readonly #entries = new Set<Entry>()
+	add(entry: Entry): void {
+		this.#entries.add(entry)
+		if (this.#entries.size > mostRead) this.#entries.values().next().value!.release()
+	}
+	delete(entry: Entry): void {
+		this.#entries.delete(entry)
 	}
 }
 
@@ -54,7 +55,7 @@ export class Entry {
 		this.id = id
 		this.bytes = bytes
 		this.#object = object
-		if (object !== undefined) forms.note(this)
+		if (object !== undefined) forms.add(this)
 	}
 
 	/** The object, deeply frozen; read from the bytes when it is not at hand. */
@@ -62,13 +63,14 @@ export class Entry {
 		if (this.#object !== undefined) return this.#object
 		const object = deepFreeze(JSON.parse(decoder.decode(this.bytes)) as UnknownObject)
 		this.#object = object
-		this.#forms.note(this)
+		this.#forms.add(this)
 		return object
 	}
 
 	/** Forgets the read form: of what is past only the bytes are kept. */
 	release(): void {
 		this.#object = undefined
+		this.#forms.delete(this)
 	}
 }
 

@@ -41,16 +41,31 @@ export class Watches {
 
 type Writer = (type: ChangeType, entry: Entry) => Uint8Array
 
-/** The lines of the newest changes, made once for all watchers. */
+/** Lines made once for all watchers: so many, of so many bytes together. */
+const mostLines = 512
+const mostLineBytes = 4 * 1024 * 1024
+
+/** The lines of the newest changes. */
 class Lines {
 	readonly #made = new Map<Entry, readonly [ChangeType, Uint8Array]>()
+	#bytes = 0
 	of(type: ChangeType, entry: Entry): Uint8Array {
 		const made = this.#made.get(entry)
 		if (made !== undefined && made[0] === type) return made[1]
 		const line = makeLine(type, entry.bytes)
+		this.#forget(entry)
 		this.#made.set(entry, [type, line])
-		if (this.#made.size > 512) this.#made.delete(this.#made.keys().next().value!)
+		this.#bytes += line.length
+		while (this.#made.size > 1 && (this.#made.size > mostLines || this.#bytes > mostLineBytes)) {
+			this.#forget(this.#made.keys().next().value!)
+		}
 		return line
+	}
+	#forget(entry: Entry): void {
+		const made = this.#made.get(entry)
+		if (made === undefined) return
+		this.#made.delete(entry)
+		this.#bytes -= made[1].length
 	}
 }
 
