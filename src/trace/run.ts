@@ -13,7 +13,7 @@ import { askNames } from './names.ts'
 import type { TraceReport } from './report.ts'
 import { pathsOfTraces } from './should.ts'
 import { type Path, pointAt, type Testimony } from './witness.ts'
-import { pathsOfPrograms } from './would.ts'
+import { pathsOfPrograms, proxyEvaluators } from './would.ts'
 
 export interface TraceInput {
 	readonly question: { readonly from: string; readonly to: string }
@@ -105,7 +105,8 @@ async function askPrograms(
 		}),
 	)
 	try {
-		const paths = pathsOfPrograms({ flow: input.flow, destination, model: input.model, programs })
+		const proxies = await proxyEvaluators(programs)
+		const paths = pathsOfPrograms({ flow: input.flow, destination, model: input.model, programs, proxies })
 		return paths.length === 0 ? { silent: missing.join('; ') || 'the source is on no node' } : { paths, missing }
 	} catch (e) {
 		return { silent: messageOf(e) }

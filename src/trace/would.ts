@@ -4,9 +4,12 @@
 import type { NodePrograms } from '../agent/protocol.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
 import type { Hook, Packet } from '../base/packet.ts'
-import type { Evaluated, RuleHit } from '../dataplane/dataplane.ts'
+import { tableOf } from '../base/table.ts'
+import type { Evaluated, RuleHit, ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
 import { evaluate } from '../dataplane/nftables/evaluate.ts'
+import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
+import type { NftProgram } from '../linux/nft/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
 import type { Flow } from '../walk/trace.ts'
@@ -35,6 +38,50 @@ export interface WouldInput {
 	readonly destination: Ip
 	readonly model: NetworkModel
 	readonly programs: ReadonlyMap<NodeName, NodePrograms>
+	/** By node: the data planes that are no nftables. */
+	readonly proxies?: ReadonlyMap<NodeName, ProxyEvaluator>
+}
+
+/** What a data plane beside nftables does to a packet at a hook; undefined where it has no part in that hook. */
+export type ProxyEvaluator = (packet: Packet, hook: Hook) => readonly Evaluated[] | undefined
+
+/** Evaluators of the programs that nodes gave back, loaded as far as their modes need it. */
+export async function proxyEvaluators(
+	programs: ReadonlyMap<NodeName, NodePrograms>,
+): Promise<ReadonlyMap<NodeName, ProxyEvaluator>> {
+	const evaluators = new Map<NodeName, ProxyEvaluator>()
+	for (const [node, { proxies = {} }] of programs) {
+		const parts: ProxyEvaluator[] = []
+		for (const [mode, json] of Object.entries(proxies) as [ServiceProxyMode, unknown][]) {
+			const dataplane = await serviceProxies[mode]?.create({})
+			if (dataplane === undefined) continue
+			const program = dataplane.fromJson(json)
+			parts.push((packet, hook) =>
+				(hook === 'connect') === (mode === 'ebpf') ? dataplane.evaluate(program, packet, hook) : undefined,
+			)
+		}
+		if (parts.length > 0)
+			evaluators.set(node, (packet, hook) => {
+				for (const part of parts) {
+					const outcomes = part(packet, hook)
+					if (outcomes !== undefined) return outcomes
+				}
+				return undefined
+			})
+	}
+	return evaluators
+}
+
+/** Tables that the iptables program of the nf_tables kind keeps: not evaluated here, the iptables program is. */
+const iptablesTables = new Set(['raw', 'mangle', 'nat', 'filter', 'security'])
+
+function ownTables(programs: NodePrograms): NftProgram {
+	const { serviceProxy, nftables } = programs
+	if (serviceProxy !== 'iptables' && serviceProxy !== 'ipvs') return nftables
+	const kept = [...nftables.tables].filter(
+		([, table]) => !(iptablesTables.has(table.name) && (table.family === 'ip' || table.family === 'ip6')),
+	)
+	return { ...nftables, tables: tableOf(kept) }
 }
 
 /** Every path the programs allow. Throws NotEvaluable where a rule asks for what is not known of the packet. */
@@ -63,10 +110,19 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 	if (route === undefined || route.kind === 'unreachable') {
 		return [ended(way, 'route', 'no-route', `pod ${pod.key} has no route to ${destination} on ${node}`)]
 	}
-	const out = { ...way, routes: [`pod ${pod.key}: ${route.text}`] }
-	if (route.kind === 'local') return [delivered(input, out, node)]
 	const attachment = programs.links.attachments.get(pod.uid)
-	return throughNode(input, { ...out, packet: withDevices(packet, attachment?.hostInterface) }, node, 0)
+	return hooks(input, way, node, ['connect'], (asked) => {
+		// At the socket the destination may have become another: then that is what is routed.
+		const real = asked.packet === packet ? route : routeOf(programs.links, asked.packet.destination, { uid: pod.uid })
+		if (real === undefined || real.kind === 'unreachable') {
+			return [
+				ended(asked, 'route', 'no-route', `pod ${pod.key} has no route to ${asked.packet.destination} on ${node}`),
+			]
+		}
+		const out = { ...asked, routes: [`pod ${pod.key}: ${real.text}`] }
+		if (real.kind === 'local') return [delivered(input, out, node)]
+		return throughNode(input, { ...out, packet: withDevices(out.packet, attachment?.hostInterface) }, node, 0)
+	})
 }
 
 function blank(flow: Flow, destination: Ip): Packet {
@@ -127,12 +183,32 @@ function meet(
 	const programs = input.programs.get(node)
 	if (programs === undefined) return []
 	const addresses = programs.links.surroundings?.addresses ?? input.model.nodes.get(node)?.addresses ?? []
-	const outcomes = evaluate(programs.nftables, way.packet, hook, {
-		connectionStatus: statusOf(way),
-		original: way.arrived,
-		addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
-		masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
+	const tables = ownTables(programs)
+	const byTables = (at: Way) =>
+		evaluate(tables, at.packet, hook, {
+			connectionStatus: statusOf(at),
+			original: at.arrived,
+			addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
+			masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
+		})
+	const first = met(way, hook === 'connect' ? [] : byTables(way))
+	const proxy = input.proxies?.get(node)
+	if (proxy === undefined) return first
+	// Both stand at the same hooks: what the one let through, the other sees.
+	const from = hook === 'connect' ? [{ way, outcome: passed(way.packet) }] : first
+	return from.flatMap((each) => {
+		if (each.outcome.verdict !== 'accept') return [each]
+		const outcomes = proxy(each.way.packet, hook)
+		return outcomes === undefined ? [each] : met(each.way, outcomes)
 	})
+}
+
+function passed(packet: Packet): Evaluated {
+	return { verdict: 'accept', packet, rules: [], chance: 1 }
+}
+
+/** The way continued by each outcome of one hook. */
+function met(way: Way, outcomes: readonly Evaluated[]): readonly { readonly way: Way; readonly outcome: Evaluated }[] {
 	return outcomes.map((outcome) => {
 		const before = way.packet
 		const after = outcome.packet
@@ -170,7 +246,11 @@ function hooks(
 
 /** The node itself sends: output, then (where the destination is elsewhere) postrouting. */
 function fromNode(input: WouldInput, way: Way, node: NodeName): readonly Path[] {
-	return hooks(input, way, node, ['output'], (out) => forward(input, out, node, 0, ['postrouting']))
+	return hooks(input, way, node, ['connect'], (asked) =>
+		hooks(input, { ...asked, arrived: asked.packet }, node, ['output'], (out) =>
+			forward(input, out, node, 0, ['postrouting']),
+		),
+	)
 }
 
 /** A packet comes in on a node: prerouting, route, then input or forward and postrouting. */
