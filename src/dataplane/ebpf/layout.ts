@@ -53,7 +53,8 @@ export const peer = { bytes: 40, frontend: 20 } as const
 export const member = { bytes: 40, endpoint: 20 } as const
 
 const commentBytes = 128
-const rememberedClients = 16_384
+/** Of each LRU map; the least used ones give way, and choose again. */
+const remembered = 8192
 
 const frontendsOf = (family: IpFamily) => {
 	const { endpoints, bytes } = chunks[family]
@@ -90,9 +91,9 @@ export const mapLayouts: Readonly<Record<MapName, Omit<MapDeclaration, 'name'>>>
 	origins4: declare(8, commentBytes),
 	origins6: declare(wide.bytes, commentBytes),
 	members: declare(member.bytes, 4),
-	clients: declare(chooser.bytes, choice.bytes, 'lru-hash', rememberedClients),
-	datagrams: declare(chooser.bytes, choice.bytes, 'lru-hash', rememberedClients),
-	replies: declare(reply.bytes, wide.bytes, 'lru-hash', rememberedClients),
+	clients: declare(chooser.bytes, choice.bytes, 'lru-hash', remembered),
+	datagrams: declare(chooser.bytes, choice.bytes, 'lru-hash', remembered),
+	replies: declare(reply.bytes, wide.bytes, 'lru-hash', remembered),
 	peers: declare(4, peer.bytes, 'socket-storage', 0),
 }
 

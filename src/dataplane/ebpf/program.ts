@@ -119,7 +119,10 @@ export function toJson(program: EbpfProgram): EbpfProgramJson {
 	return {
 		attached: Object.fromEntries(sorted(program.attached)),
 		namespaces: sorted(program.namespaces).map(([, namespace]) => namespace),
-		frontends: sorted(program.frontends).map(([, frontend]) => frontend),
+		frontends: sorted(program.frontends).map(([, f]) => ({
+			...f,
+			endpoints: f.endpoints.map(({ ip, port }) => ({ ip, port })),
+		})),
 		...(program.clients === undefined ? {} : { clients: program.clients }),
 	}
 }

@@ -31,6 +31,10 @@ export const serviceProxies: Readonly<Partial<Record<ServiceProxyMode, ServicePr
 		usable: async () => undefined,
 		create: async (options) => (await import('../nftables/nftables.ts')).createNftables(options),
 	},
+	ebpf: {
+		usable: async () => (await import('../ebpf/ebpf.ts')).ebpfUsable(),
+		create: async (options) => (await import('../ebpf/ebpf.ts')).createEbpf(options),
+	},
 }
 
 /** The data planes that run in a mode, in the order they are brought up: eBPF leaves to nftables what sockets do not see. */

@@ -1,0 +1,272 @@
+// Model to program, incrementally: only Services that changed, or whose addresses changed hands, are looked at. The
+// result depends on the model and the namespaces alone, not on what was compiled before.
+
+import { familyOf, type Ip } from '../../base/ip.ts'
+import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
+import { tagsOf } from '../../linux/bpf/assemble.ts'
+import type { AttachType } from '../../linux/bpf/system.ts'
+import {
+	type Frontend,
+	frontendKeyOf,
+	frontendsOf,
+	isProxied,
+	nodePortIps,
+	ownsFrontend,
+	treat,
+} from '../../model/frontends.ts'
+import { type NetworkModel, type NodeName, podAddresses, type Service, type ServicePort } from '../../model/network.ts'
+import type { ObjectKey } from '../../model/origin.ts'
+import { originComment } from '../origin.ts'
+import { codes } from './code.ts'
+import { isSocketProtocol, mostEndpoints } from './layout.ts'
+import {
+	type Address,
+	type EbpfFrontend,
+	type EbpfNamespace,
+	type EbpfProgram,
+	emptyProgram,
+	frontendKey,
+	sameFrontend,
+	sameNamespace,
+	sortAddresses,
+} from './program.ts'
+
+type Model = Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends'>
+
+interface Vantage {
+	readonly node: NodeName
+	readonly zone?: string
+	readonly addresses: readonly Ip[]
+	readonly nodePortIps: readonly Ip[]
+}
+
+export interface Compiled {
+	readonly model: Model
+	readonly vantage: Vantage
+	readonly program: EbpfProgram
+	readonly frontends: Table<string, EbpfFrontend>
+}
+
+/** A namespace of the node, as the agent knows it; the node's own has no addresses. */
+export interface SocketNamespace {
+	readonly path: string
+	readonly ips: readonly Ip[]
+}
+
+let attached: Table<AttachType, string> | undefined
+
+/** What this version of the code attaches. The newer kernels' form of tags; read gives the same name to the older one. */
+export function attachedCode(): Table<AttachType, string> {
+	return (attached ??= tableOf(
+		Object.entries(codes).map(([type, code]) => [type as AttachType, tagsOf(code)[0] as string]),
+	))
+}
+
+/** `namespaces` undefined: on paper, where they follow from the model. `nodePath`: which of them is the node's own. */
+export function compileProgram(
+	model: NetworkModel,
+	node: NodeName,
+	namespaces: Iterable<SocketNamespace> | undefined,
+	nodePath: string,
+	previous: Compiled | undefined,
+): Compiled {
+	const vantage = vantageOf(model, node)
+	const keep =
+		previous !== undefined && sameVantage(previous.vantage, vantage) && previous.model.config === model.config
+			? previous
+			: undefined
+	const frontends = changeServices(keep, model, vantage)
+	const { config, services, addresses, frontends: owners } = model
+	const compiled = { model: { config, services, addresses, frontends: owners }, vantage, frontends }
+	if (frontends.size === 0) return { ...compiled, program: emptyProgram }
+	const places = changeNamespaces(
+		keep?.program.namespaces ?? emptyTable(),
+		namespaces ?? namespacesOnPaper(model, node, nodePath),
+		nodePath,
+		vantage,
+	)
+	const program =
+		keep !== undefined && keep.program.namespaces === places && keep.program.frontends === frontends
+			? keep.program
+			: { attached: attachedCode(), namespaces: places, frontends }
+	return { ...compiled, program }
+}
+
+function vantageOf(model: NetworkModel, name: NodeName): Vantage {
+	const node = model.nodes.get(name)
+	return {
+		node: name,
+		...(node?.zone === undefined ? {} : { zone: node.zone }),
+		addresses: node?.addresses ?? [],
+		nodePortIps: node === undefined ? [] : nodePortIps(model, node),
+	}
+}
+
+function sameVantage(a: Vantage, b: Vantage): boolean {
+	return (
+		a.node === b.node &&
+		a.zone === b.zone &&
+		a.addresses.join() === b.addresses.join() &&
+		a.nodePortIps.join() === b.nodePortIps.join()
+	)
+}
+
+function changeServices(keep: Compiled | undefined, model: Model, vantage: Vantage): Table<string, EbpfFrontend> {
+	const before = keep?.model
+	const services = before?.services ?? emptyTable<ObjectKey, Service>()
+	const leaving: Service[] = []
+	const coming: Service[] = []
+	diffTables(services, model.services, (_, a, b) => {
+		if (a !== undefined) leaving.push(a)
+		if (b !== undefined) coming.push(b)
+	})
+	for (const key of before === undefined ? [] : claims(before, model, vantage)) {
+		const service = model.services.get(key)
+		if (service === undefined || services.get(key) !== service) continue
+		leaving.push(service)
+		coming.push(service)
+	}
+	const have = keep?.frontends ?? emptyTable<string, EbpfFrontend>()
+	if (leaving.length === 0 && coming.length === 0) return have
+	return have.mutate((draft) => {
+		// First everything that goes, then everything that comes: an address may move from one Service to another.
+		const gone = new Set<string>()
+		for (const service of leaving)
+			for (const one of contribute(service, vantage, before ?? model)) gone.add(frontendKey(one))
+		for (const service of coming) {
+			for (const one of contribute(service, vantage, model)) {
+				const key = frontendKey(one)
+				gone.delete(key)
+				const old = draft.get(key)
+				if (old === undefined || !sameFrontend(old, one)) draft.set(key, one)
+			}
+		}
+		for (const key of gone) draft.delete(key)
+	})
+}
+
+/** Services one of whose addresses or ports changed hands. */
+function claims(before: Model, model: Model, vantage: Vantage): Set<ObjectKey> {
+	const keys = new Set<ObjectKey>()
+	const add = (key: ObjectKey | undefined) => key !== undefined && keys.add(key)
+	diffTables(before.addresses, model.addresses, (ip, a, b) => {
+		if (a?.kind === 'service') keys.add(a.service)
+		if (b?.kind === 'service') keys.add(b.service)
+		// A node port does not answer at an address that is a Service's by itself.
+		if ((a?.kind === 'service') !== (b?.kind === 'service') && vantage.nodePortIps.includes(ip))
+			for (const [frontend, owner] of model.frontends) if (frontend.startsWith('*')) keys.add(owner)
+	})
+	diffTables(before.frontends, model.frontends, (key, a, b) => {
+		add(a)
+		add(b)
+		const [ip = '', protocol, port] = key.split(' ')
+		if (!vantage.nodePortIps.includes(ip as Ip)) return
+		const nodePort = `*${familyOf(ip as Ip)} ${protocol} ${port}`
+		add(before.frontends.get(nodePort))
+		add(model.frontends.get(nodePort))
+	})
+	return keys
+}
+
+/** The frontends of one Service that sockets can be led away from; all others are for the packet rules. */
+function* contribute(
+	service: Service,
+	vantage: Vantage,
+	owners: Pick<NetworkModel, 'addresses' | 'frontends'>,
+): Iterable<EbpfFrontend> {
+	if (!isProxied(service)) return
+	for (const port of service.ports) {
+		if (!isSocketProtocol(port.protocol)) continue
+		for (const frontend of frontendsOf(service, port)) {
+			// Whether a client is admitted depends on its packet's source, which a socket may not have yet.
+			if (frontend.sourceRanges !== undefined || !ownsFrontend(owners, service, frontend)) continue
+			const ips = frontend.ip === undefined ? nodePortAddresses(frontend, vantage, owners) : [frontend.ip]
+			for (const ip of ips) {
+				const one = compileFrontend(service, port, { ...frontend, ip }, vantage)
+				if (one !== undefined) yield one
+			}
+		}
+	}
+}
+
+/** A node port answers at each of the node's addresses, unless the port of that address is somebody's by itself. */
+function nodePortAddresses(
+	frontend: Frontend,
+	vantage: Vantage,
+	owners: Pick<NetworkModel, 'addresses' | 'frontends'>,
+): readonly Ip[] {
+	return vantage.nodePortIps.filter(
+		(ip) =>
+			familyOf(ip) === frontend.family &&
+			owners.addresses.get(ip)?.kind !== 'service' &&
+			!owners.frontends.has(frontendKeyOf({ ...frontend, ip })),
+	)
+}
+
+/** undefined: nobody serves, and the packet rules say no in the way that is due. */
+function compileFrontend(
+	service: Service,
+	port: ServicePort,
+	frontend: Frontend & { readonly ip: Ip },
+	vantage: Vantage,
+): EbpfFrontend | undefined {
+	const where = { node: vantage.node, ...(vantage.zone === undefined ? {} : { zone: vantage.zone }) }
+	// A process of the node sends from the node's address whether it is masqueraded or not, and its endpoints are a pod's.
+	const { serving, masquerade } = treat(service, port, frontend, { place: 'pod', ...where })
+	const { endpoints } = serving
+	if (endpoints.length === 0 || endpoints.length > mostEndpoints) return undefined
+	const protocol = port.protocol as EbpfFrontend['protocol']
+	const affinity = service.sessionAffinity
+	const members: Address[] = []
+	for (const { ip, port, node } of endpoints) {
+		if (protocol === 'UDP' || affinity !== undefined) members.push({ ip, port })
+		const perhapsHere = node === undefined || node === vantage.node
+		if (perhapsHere && !vantage.addresses.includes(ip) && !members.some((m) => m.port === 0 && m.ip === ip))
+			members.push({ ip, port: 0 })
+	}
+	return {
+		ip: frontend.ip,
+		port: frontend.port,
+		protocol,
+		endpoints,
+		...(affinity === undefined ? {} : { affinity }),
+		...(masquerade === undefined ? {} : { nodeOnly: true }),
+		members: sortAddresses(members),
+		comment: originComment(frontend.origin),
+	}
+}
+
+function changeNamespaces(
+	have: Table<string, EbpfNamespace>,
+	given: Iterable<SocketNamespace>,
+	nodePath: string,
+	vantage: Vantage,
+): Table<string, EbpfNamespace> {
+	return have.mutate((draft) => {
+		const gone = new Set(have.keys())
+		for (const { path, ips } of given) {
+			gone.delete(path)
+			const one: EbpfNamespace =
+				path === nodePath
+					? { path, place: 'node', ips: primary(vantage.addresses) }
+					: { path, place: 'pod', ips: primary(ips) }
+			const old = draft.get(path)
+			if (old === undefined || !sameNamespace(old, one)) draft.set(path, one)
+		}
+		for (const path of gone) draft.delete(path)
+	})
+}
+
+/** The first of each family, IPv4 first. */
+function primary(ips: readonly Ip[]): readonly Ip[] {
+	const first = ([4, 6] as const).map((family) => ips.find((ip) => familyOf(ip) === family))
+	return first.filter((ip) => ip !== undefined)
+}
+
+function* namespacesOnPaper(model: NetworkModel, node: NodeName, nodePath: string): Iterable<SocketNamespace> {
+	yield { path: nodePath, ips: [] }
+	for (const pod of model.pods.values()) {
+		const ips = podAddresses(pod)
+		if (pod.node === node && ips.length > 0) yield { path: `pod ${pod.key}`, ips }
+	}
+}
