@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { familyOf, type Ip } from '../../src/base/ip.ts'
+import { cidrContains, familyOf, type Ip } from '../../src/base/ip.ts'
 import type { Hook, Packet } from '../../src/base/packet.ts'
 import type { ServiceDataplane } from '../../src/dataplane/dataplane.ts'
 import { build } from '../../src/model/build.ts'
@@ -119,6 +119,7 @@ function targets(model: NetworkModel, node: Node): { ip: Ip; protocol: Packet['p
 	const all = new Map<string, { ip: Ip; protocol: Packet['protocol']; port: number }>()
 	const add = (ip: Ip, protocol: Packet['protocol'], port: number) =>
 		all.set(`${ip} ${protocol} ${port}`, { ip, protocol, port })
+	add('10.96.9.9' as Ip, 'TCP', 80)
 	for (const service of model.services.values()) {
 		for (const port of service.ports) {
 			for (const frontend of frontendsOf(service, port)) {
@@ -142,7 +143,11 @@ function should(model: NetworkModel, node: Node, packet: Packet, differs: LawOpt
 	const other = differs?.(asked)
 	const passes = `${destination} ${destinationPort} ${source}`
 	if (other !== undefined) return new Map([[other === 'pass' ? passes : other, 1]])
-	if (found === undefined) return new Map([[passes, 1]])
+	if (found === undefined) {
+		// Nobody has the address, or a Service that is left to another proxy.
+		const ours = model.config.serviceCidrs.some((cidr) => cidrContains(cidr, destination))
+		return new Map([[ours ? 'drop' : passes, 1]])
+	}
 	if (found.kind === 'unknown-port') return new Map([['reject', 1]])
 	if (!admitted) return new Map([['drop', 1]])
 	const { service, port, frontend } = found

@@ -43,7 +43,7 @@ describe('names', () => {
 })
 
 function compile(model: NetworkModel): IptablesProgram {
-	return createIptables().compile(model, 'node-1')
+	return createIptables({ exact: true }).compile(model, 'node-1')
 }
 
 /** The rules of a chain, each as iptables-save prints it. */
@@ -216,6 +216,28 @@ describe('iptables program', () => {
 			-A ${six} -m comment --comment default/web:p0 -s fd00:10:244:1::2 -j KUBE-MARK-MASQ
 			-A ${six} -m comment --comment default/web:p0 -m tcp -p tcp -j DNAT --to-destination [fd00:10:244:1::2]:8080`,
 			6,
+		)
+	})
+
+	it('refuses what kube-proxy forgets to, in chains of ours', () => {
+		const stray = sketchService({ name: 'stray', ips: ['10.111.0.1'], ports: [{ port: 80, endpoints: [] }] })
+		const program = createIptables().compile(sketchModel([web(), stray]), 'node-1')
+		assertChains(
+			program,
+			'filter',
+			`-A PODWIRE-UNSERVED -m comment --comment "default/stray has no such port" -d 10.111.0.1 -j REJECT
+			-A PODWIRE-UNSERVED -d 10.96.0.0/16 -j PODWIRE-CLUSTER-IPS
+			-A PODWIRE-CLUSTER-IPS -m comment --comment "default/web has no such port" -d 10.96.0.10 -j REJECT
+			-A PODWIRE-CLUSTER-IPS -m comment --comment "podwire: address of no Service" -j DROP
+			-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+			-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+			-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "podwire: Services without endpoints" -j KUBE-EXTERNAL-SERVICES
+			-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "podwire: Services without such a port" -j PODWIRE-UNSERVED`,
+		)
+		const exact = compile(sketchModel([web(), stray]))
+		assert.deepEqual(
+			[...exact.rulesets[4].keys()].filter((key) => key.includes('PODWIRE')),
+			[],
 		)
 	})
 

@@ -11,7 +11,7 @@ import type { ObjectKey, Origin } from '../../model/origin.ts'
 import { type Contribution, contribute, type List, type Vantage } from './contribute.ts'
 import { chains, namesOf } from './names.ts'
 import { emptyProgram, families, type IptablesProgram } from './program.ts'
-import { fixedChains, type Shape, toNodePorts } from './skeleton.ts'
+import { fixedChains, noService, type Shape, toClusterIps, toNodePorts } from './skeleton.ts'
 
 interface FamilyState {
 	readonly contributions: Table<ObjectKey, Contribution>
@@ -31,6 +31,8 @@ export interface Compiled {
 export interface CompileOptions {
 	/** Whether iptables knows `MASQUERADE --random-fully`. */
 	readonly randomFully: boolean
+	/** Nothing but what kube-proxy writes. */
+	readonly exact: boolean
 }
 
 const nothing: FamilyState = { contributions: emptyTable(), shape: '', ruleset: emptyTable() }
@@ -55,6 +57,8 @@ export function compileProgram(
 		...(node?.zone === undefined ? {} : { zone: node.zone }),
 		nodeIps: families.flatMap((f) => node?.addresses.find((ip) => familyOf(ip) === f) ?? []),
 		podCidrs: config.podCidrs,
+		serviceCidrs: config.serviceCidrs,
+		exact: options.exact,
 	}
 	const after = { 4: states[4], 6: states[6] }
 	for (const family of families) {
@@ -62,7 +66,8 @@ export function compileProgram(
 			family,
 			podCidrs: config.podCidrs.filter((cidr) => familyOf(cidr) === family),
 			nodePortIps: node === undefined ? [] : nodePortIps(model, node).filter((ip) => familyOf(ip) === family),
-			randomFully: options.randomFully,
+			serviceCidrs: config.serviceCidrs.filter((cidr) => familyOf(cidr) === family),
+			...options,
 		}
 		const wanted = [...config.podCidrs, ...config.serviceCidrs].some((cidr) => familyOf(cidr) === family)
 		after[family] = compileFamily(states[family], model, touched, order, vantage, shape, wanted)
@@ -151,6 +156,8 @@ const empty: Contribution = {
 	externalUnserved: [],
 	firewall: [],
 	healthPorts: [],
+	clusterIps: [],
+	strayIps: [],
 	chains: [],
 }
 
@@ -162,7 +169,11 @@ const lists: readonly (readonly [List, table: 'filter' | 'nat', chain: string])[
 	['firewall', 'filter', chains.firewall],
 	['services', 'nat', chains.services],
 	['nodePorts', 'nat', chains.nodePorts],
+	['clusterIps', 'filter', chains.clusterIps],
+	['strayIps', 'filter', chains.unserved],
 ]
+/** Without kube-proxy's gaps filled these two are not there. */
+const ours: readonly List[] = ['clusterIps', 'strayIps']
 
 function compileFamily(
 	old: FamilyState,
@@ -204,6 +215,7 @@ function compileFamily(
 		}
 		for (const key of before.keys()) draft.delete(key)
 		for (const [list, table, name] of lists) {
+			if (shape.exact && ours.includes(list)) continue
 			if (!anew && changed.every(([a, b]) => JSON.stringify(a[list]) === JSON.stringify(b[list]))) continue
 			const rules: Rule[] = []
 			for (const key of order) {
@@ -211,6 +223,8 @@ function compileFamily(
 				if (part !== undefined) for (const rule of part) rules.push(rule)
 			}
 			if (list === 'services') rules.push(...toNodePorts(shape))
+			else if (list === 'strayIps') rules.push(...toClusterIps(shape))
+			else if (list === 'clusterIps') rules.push(noService)
 			draft.set(chainKey(table, name), { table, name, rules })
 		}
 	})
@@ -231,5 +245,10 @@ function isEmpty(c: Contribution): boolean {
 
 /** What comments call the Service's ports. */
 function titlesOf(key: ObjectKey, service: Service | undefined): [string, Origin][] {
-	return (service?.ports ?? []).map((port) => [namesOf(key, port.name, port.protocol).title, port.origin])
+	if (service === undefined) return []
+	const ports = service.ports.map((port): [string, Origin] => [
+		namesOf(key, port.name, port.protocol).title,
+		port.origin,
+	])
+	return [[key, service.fields?.clusterIP ?? service.origin], ...ports]
 }

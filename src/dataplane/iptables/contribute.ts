@@ -23,6 +23,9 @@ export interface Vantage {
 	/** The node's primary addresses. */
 	readonly nodeIps: readonly Ip[]
 	readonly podCidrs: readonly Cidr[]
+	readonly serviceCidrs: readonly Cidr[]
+	/** Nothing but what kube-proxy writes. */
+	readonly exact: boolean
 }
 
 /** Rules for the lists that all Services share, and chains of the Service's own. */
@@ -39,6 +42,9 @@ export interface Contribution {
 	readonly firewall: readonly Rule[]
 	/** filter KUBE-NODEPORTS: health checks. */
 	readonly healthPorts: readonly Rule[]
+	/** filter PODWIRE-CLUSTER-IPS, and PODWIRE-UNSERVED for addresses outside of the Service networks. */
+	readonly clusterIps: readonly Rule[]
+	readonly strayIps: readonly Rule[]
 	readonly chains: readonly Chain[]
 }
 
@@ -59,13 +65,29 @@ export function contribute(
 		externalUnserved: [],
 		firewall: [],
 		healthPorts: [],
+		clusterIps: [],
+		strayIps: [],
 		chains: [],
 	}
+	const clusterIps = new Set<Ip>()
 	for (const port of service.ports) {
 		const frontends = frontendsOf(service, port).filter((f) => f.family === family && owns(f))
 		if (frontends.length > 0) contributePort(service, port, family, frontends, vantage, draft)
+		for (const f of frontends) if (f.kind === 'cluster-ip' && f.ip !== undefined) clusterIps.add(f.ip)
 	}
+	if (!vantage.exact) for (const ip of clusterIps) contributeAddress(service, ip, vantage, draft)
 	return draft
+}
+
+/** What is still for the address after translation and refusals is for a port the Service does not have. */
+function contributeAddress(service: Service, ip: Ip, vantage: Vantage, draft: Draft): void {
+	const inside = vantage.serviceCidrs.some((cidr) => cidrContains(cidr, ip))
+	const list = inside ? draft.clusterIps : draft.strayIps
+	list.push({
+		destination: { value: hostCidr(ip) },
+		matches: [comment(`${service.key} has no such port`)],
+		target: { target: 'reject', with: defaultReject(familyOf(ip)) },
+	})
 }
 
 /** Who serves a port on this node, under either traffic policy, and what that makes of the Service's two policies. */

@@ -30,6 +30,8 @@ export interface IptablesOptions {
 	readonly variant?: IptablesVariant
 	/** False for an iptables older than 1.6.2, whose MASQUERADE knows no --random-fully. */
 	readonly randomFully?: boolean
+	/** Nothing but what kube-proxy writes: without our own chains, which refuse what it forgets to (for comparison). */
+	readonly exact?: boolean
 }
 
 export type IptablesDataplane = ServiceDataplane<IptablesProgram, IptablesChange>
@@ -51,7 +53,10 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 	return {
 		empty: emptyProgram,
 		compile(model, node) {
-			compiled = compileProgram(model, node, compiled, { randomFully: options.randomFully ?? true })
+			compiled = compileProgram(model, node, compiled, {
+				randomFully: options.randomFully ?? true,
+				exact: options.exact ?? false,
+			})
 			return compiled.program
 		},
 		diff: (have, want) => families.flatMap((f) => diffRulesets(have?.rulesets[f], want.rulesets[f], f, isOwnChain)),

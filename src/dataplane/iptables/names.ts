@@ -18,6 +18,9 @@ export const chains = {
 	canary: 'KUBE-PROXY-CANARY',
 	/** Ours, only where pods have several networks of one family: an iptables rule can exclude no more than one. */
 	markOutside: 'KUBE-MARK-OUTSIDE',
+	/** Ours, too: what kube-proxy's iptables mode leaves undone (docs/decisions/services-iptables.md). */
+	unserved: 'PODWIRE-UNSERVED',
+	clusterIps: 'PODWIRE-CLUSTER-IPS',
 } as const
 
 const fixed: ReadonlySet<string> = new Set(Object.values(chains))

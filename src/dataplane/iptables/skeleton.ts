@@ -13,7 +13,10 @@ export interface Shape {
 	/** Of the family. */
 	readonly podCidrs: readonly Cidr[]
 	readonly nodePortIps: readonly Ip[]
+	readonly serviceCidrs: readonly Cidr[]
 	readonly randomFully: boolean
+	/** Nothing but what kube-proxy writes. */
+	readonly exact: boolean
 }
 
 export const jump = (chain: string): Pick<Rule, 'target'> => ({ target: { target: 'jump', chain } })
@@ -46,12 +49,22 @@ const jumps: readonly [TableName, chain: string, to: string, text: string, onlyN
 	['nat', 'POSTROUTING', chains.postrouting, 'kubernetes postrouting rules', false],
 ]
 
+/**
+ * What kube-proxy leaves undone, after its own jumps: the node's own connections to external addresses that nobody serves
+ * are refused, and so are ports that a ClusterIP does not have.
+ */
+const moreJumps: typeof jumps = [
+	['filter', 'OUTPUT', chains.unserved, 'podwire: Services without such a port', true],
+	['filter', 'FORWARD', chains.unserved, 'podwire: Services without such a port', true],
+	['filter', 'OUTPUT', chains.externalServices, 'podwire: Services without endpoints', true],
+]
+
 /** Chains that do not depend on Services: iptables' own with our jumps, and those of fixed content. */
 export function fixedChains(shape: Shape): Chain[] {
 	const list: Chain[] = []
 	for (const [table, names] of Object.entries(builtinOf) as [TableName, readonly string[]][]) {
 		for (const name of names) {
-			const rules = jumps
+			const rules = (shape.exact ? jumps : [...moreJumps, ...jumps])
 				.filter(([t, chain]) => t === table && chain === name)
 				.map(
 					([, , to, text, onlyNew]): Rule => ({ matches: [...(onlyNew ? [isNew] : []), comment(text)], ...jump(to) }),
@@ -77,6 +90,14 @@ export function fixedChains(shape: Shape): Chain[] {
 	}
 	return list
 }
+
+/** The end of PODWIRE-UNSERVED: only what is for the Service networks is compared with every ClusterIP. */
+export function toClusterIps({ serviceCidrs, exact }: Shape): Rule[] {
+	if (exact) return []
+	return serviceCidrs.map((cidr) => ({ destination: { value: cidr }, matches: [], ...jump(chains.clusterIps) }))
+}
+
+export const noService: Rule = { matches: [comment('podwire: address of no Service')], target: { target: 'drop' } }
 
 const setMark: Rule = { matches: [], target: { target: 'mark', value: masqueradeMark, mask: masqueradeMark } }
 
