@@ -200,6 +200,8 @@ export class Cluster {
 				await this.#apply(plane, want)
 			}
 			after?.(node, before, model)
+			// Requests go on between one node and the next.
+			await new Promise((resolve) => setImmediate(resolve))
 		}
 	}
 
@@ -270,6 +272,9 @@ export class Cluster {
 			inNetnsAt(this.netns(name), () => {
 				writeSysctl('net.ipv4.ip_forward', '1')
 				writeSysctl('net.ipv6.conf.all.forwarding', '1')
+				// Every refusal is to be heard, however many a second there are.
+				writeSysctl('net.ipv4.icmp_ratelimit', '0')
+				writeSysctl('net.ipv6.icmp.ratelimit', '0')
 				for (const which of ['all', 'default', 'eth0']) writeSysctl(`net.ipv4.conf.${which}.send_redirects`, '0')
 			})
 			for (const family of families) {

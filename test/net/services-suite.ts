@@ -3,11 +3,12 @@
 
 import { after, before, describe, it } from 'node:test'
 import { type Case, trafficCases } from './services-cases.ts'
+import { changeCases } from './services-changes.ts'
 import type { MakePlanes } from './services-cluster.ts'
 import { createWorld, type World } from './services-expect.ts'
 import { reasonToSkip } from './services-world.ts'
 
-const cases = { ...trafficCases }
+const cases = { ...trafficCases, ...changeCases }
 
 export type CaseName = keyof typeof cases
 
