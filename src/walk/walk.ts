@@ -160,6 +160,11 @@ function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly T
 	return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text), ...because], note)]
 }
 
+/** The ways on of a packet that comes to `node` over the wire. `flow` is what the traces say they are of. */
+export function walkAt(model: NetworkModel, flow: Flow, node: Node, packet: Packet): readonly Trace[] {
+	return atNode({ model, flow, options: {} }, { hops: [], packet, chance: 1, sessions: [] }, node, 'wire')
+}
+
 function atNodeFromWire(w: Walk, way: Way, node: Node): readonly Trace[] {
 	return node.ready ? atNode(w, way, node, 'wire') : [down(w, way, { node: node.name }, node)]
 }
@@ -308,7 +313,16 @@ function route(
 		if (checked.denied !== undefined) return [checked.denied]
 		next = checked.way
 	}
-	next = translateSource(next, node, arrived, masquerade)
+	// What came from elsewhere and is for the node itself never leaves it, so nothing translates its source.
+	const because = decision.to === 'self' && arrival !== 'self' ? undefined : whyMasquerade(next, arrived, masquerade)
+	if (because !== undefined) {
+		const source = nodeAddress(node, next.packet.destination)
+		if (source === undefined) {
+			const note = `node "${node.name}" has no address of the family of ${next.packet.destination} to put in place of the source`
+			return [lost(w, next, place, 'no-route', 'drop', [because, node.origin], note)]
+		}
+		next = translateSource(next, node, source, because)
+	}
 	next = remember(next, node, arrived)
 
 	switch (decision.to) {
@@ -396,14 +410,16 @@ const hairpin = defaultOrigin(
 
 /**
  * Masquerade: where the endpoint is the client itself, and where the treatment of the frontend says so, the answer must
- * come back through this node. The kernel takes the node's own address.
+ * come back through this node. The kernel takes the node's own address, and drops where there is none.
  */
-function translateSource(way: Way, node: Node, arrived: Packet, masquerade: Origin | undefined): Way {
-	const { packet } = way
+function whyMasquerade({ packet }: Way, arrived: Packet, masquerade: Origin | undefined): Origin | undefined {
 	const toItself = packet.source === packet.destination && arrived.destination !== packet.destination
-	const because = masquerade ?? (toItself ? hairpin : undefined)
-	const source = nodeAddress(node, packet.destination)
-	if (because === undefined || source === undefined || source === packet.source) return way
+	return masquerade ?? (toItself ? hairpin : undefined)
+}
+
+function translateSource(way: Way, node: Node, source: Ip, because: Origin): Way {
+	const { packet } = way
+	if (source === packet.source) return way
 	const after: Packet = { ...packet, source }
 	return stepAt(
 		{ ...way, packet: after },

@@ -5,28 +5,36 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { Ip } from '../../src/base/ip.ts'
+import { cidrContains, familyOf, type Ip } from '../../src/base/ip.ts'
 import type { Packet } from '../../src/base/packet.ts'
 import { evaluate } from '../../src/dataplane/nftables/evaluate.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
 import { build } from '../../src/model/build.ts'
+import { frontendsOf } from '../../src/model/frontends.ts'
 import type { NetworkModel, Node } from '../../src/model/network.ts'
 import { routeFrom } from '../../src/walk/route.ts'
-import type { Flow, FlowSource } from '../../src/walk/trace.ts'
-import { clientPort, walk } from '../../src/walk/walk.ts'
+import type { Disposition, Flow, FlowSource } from '../../src/walk/trace.ts'
+import { clientPort, walk, walkAt } from '../../src/walk/walk.ts'
 import { apply, type Edit, edits, nothing } from './cluster.ts'
 
 /** `endpoint from source` or `reject` or `drop`, each with its chance. */
 type Outcomes = Map<string, number>
 
 interface Client {
-	readonly from: FlowSource
+	/** Undefined: the packet comes over the wire. */
+	readonly from?: FlowSource
 	readonly node: Node
 	readonly source: Ip
 }
 
+interface Frontend {
+	readonly ip: Ip
+	readonly protocol: 'TCP' | 'UDP' | 'SCTP'
+	readonly port: number
+}
+
 test('walk = evaluated nftables program', () => {
-	const seen = { translated: 0, masqueraded: 0, reject: 0, drop: 0 }
+	const seen = { translated: 0, masqueraded: 0, passed: 0, reject: 0, drop: 0 }
 	fc.assert(
 		fc.property(edits, (list) => {
 			let state = nothing
@@ -36,6 +44,7 @@ test('walk = evaluated nftables program', () => {
 				model = build(next, { state, model })
 				state = next
 			}
+			const all = frontends(model)
 			for (const node of model.nodes.values()) {
 				const nftables = createNftables()
 				const program = nftables.compile(model, node.name)
@@ -43,13 +52,17 @@ test('walk = evaluated nftables program', () => {
 					would(model, client, packet, (p, at) =>
 						evaluate(program, p, at, {
 							original: packet,
+							addressType: (ip) => (client.node.addresses.some((a) => a === ip) ? 'local' : 'unicast'),
 							connectionStatus: p.destination === packet.destination ? 0 : 32,
-							masqueradeAddress: () => client.node.addresses[0],
+							masqueradeAddress: (m) => client.node.addresses.find((a) => familyOf(a) === familyOf(m.destination)),
 						}),
 					)
 				for (const client of clientsOn(model, node)) {
-					for (const to of frontends(model)) {
-						const flow: Flow = { from: client.from, to: { ip: to.ip }, protocol: to.protocol, port: to.port }
+					for (const to of all) {
+						// What a pod sends to itself never leaves it.
+						if (familyOf(to.ip) !== familyOf(client.source) || isOwn(model, client, to.ip)) continue
+						const from = client.from ?? { kind: 'outside', ip: client.source }
+						const flow: Flow = { from, to: { ip: to.ip }, protocol: to.protocol, port: to.port }
 						const packet: Packet = {
 							protocol: to.protocol,
 							source: client.source,
@@ -59,10 +72,11 @@ test('walk = evaluated nftables program', () => {
 							state: 'new',
 							mark: 0,
 						}
-						const expected = should(model, flow, client)
+						const expected = should(model, flow, packet, client)
 						assert.deepEqual(text(evaluated(packet, client)), text(expected), JSON.stringify(flow))
 						for (const key of expected.keys()) {
 							if (key === 'reject' || key === 'drop') seen[key]++
+							else if (key.startsWith(`${to.ip}:${to.port} `)) seen.passed++
 							else if (key.endsWith(`from ${client.source}`)) seen.translated++
 							else seen.masqueraded++
 						}
@@ -79,53 +93,82 @@ function isPolicy(edit: Edit): boolean {
 	return ('set' in edit ? edit.set.kind : 'place' in edit ? edit.place.kind : edit.delete.kind) === 'NetworkPolicy'
 }
 
-/** The pods of the node that can send, and the node itself. */
+/** The pods of the node that can send, the node itself, and what comes over the wire; each of both families. */
 function clientsOn(model: NetworkModel, node: Node): Client[] {
-	const clients: Client[] = [{ from: { kind: 'node', node: node.name }, node, source: node.addresses[0]! }]
+	const clients: Client[] = []
+	for (const source of ['203.0.113.9', '198.51.100.7', '2001:db8:1::9', '10.244.9.9', '172.18.0.99'] as Ip[]) {
+		// Nothing of a family comes over the wire to a node that has no address of it.
+		if (node.addresses.some((a) => familyOf(a) === familyOf(source))) clients.push({ node, source })
+	}
+	for (const family of [4, 6] as const) {
+		const own = node.addresses.find((a) => familyOf(a) === family)
+		if (own !== undefined) clients.push({ from: { kind: 'node', node: node.name }, node, source: own })
+	}
 	for (const pod of model.pods.values()) {
-		const source = pod.ips[0]
-		if (pod.node !== node.name || pod.hostNetwork || source === undefined) continue
 		// A pod that ended sends nothing.
-		if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue
-		clients.push({ from: { kind: 'pod', pod: pod.key }, node, source })
+		if (pod.node !== node.name || pod.hostNetwork || pod.phase === 'Succeeded' || pod.phase === 'Failed') continue
+		for (const source of pod.ips) clients.push({ from: { kind: 'pod', pod: pod.key }, node, source })
 	}
 	return clients
 }
 
-function frontends(model: NetworkModel) {
-	const all: { ip: Ip; protocol: 'TCP' | 'UDP'; port: number }[] = [
-		{ ip: '10.96.9.9' as Ip, protocol: 'TCP', port: 80 },
-	]
+function isOwn(model: NetworkModel, { from }: Client, ip: Ip): boolean {
+	return from?.kind === 'pod' && model.pods.get(from.pod)?.ips.includes(ip) === true
+}
+
+function frontends(model: NetworkModel): Frontend[] {
+	const all = new Map<string, Frontend>()
+	const add = (ip: Ip, protocol: Frontend['protocol'], port: number) =>
+		all.set(`${ip} ${protocol} ${port}`, { ip, protocol, port })
+	add('10.96.9.9' as Ip, 'TCP', 80)
+	const addresses = [...model.nodes.values()].flatMap((node) => node.addresses)
 	for (const service of model.services.values()) {
-		for (const ip of service.clusterIps) {
-			for (const [protocol, port] of [
-				['TCP', 80],
-				['TCP', 81],
-				['UDP', 53],
-				['UDP', 80],
-				['TCP', 9],
-			] as const)
-				all.push({ ip, protocol, port })
+		for (const port of service.ports) {
+			for (const { ip, protocol, port: number } of frontendsOf(service, port)) {
+				for (const at of ip === undefined ? addresses : [ip]) add(at, protocol as Frontend['protocol'], number)
+			}
 		}
+		// Not of external IPs in the Service network: ports of theirs that nobody has are dropped or passed on.
+		for (const ip of [...service.clusterIps, ...service.externalIps.filter((each) => !inServiceNetwork(model, each))]) {
+			add(ip, 'UDP', 80)
+			add(ip, 'TCP', 9)
+		}
+		// Addresses that no rule may take: ipMode Proxy, those of a family without ClusterIP.
+		for (const { ip } of service.loadBalancer?.ingress ?? []) if (ip !== undefined) add(ip, 'TCP', 80)
 	}
-	return all
+	return [...all.values()]
 }
 
 /** What the walk says leaves the client's node. */
-function should(model: NetworkModel, flow: Flow, { node }: Client): Outcomes {
+function should(model: NetworkModel, flow: Flow, packet: Packet, { node, from }: Client): Outcomes {
 	const outcomes: Outcomes = new Map()
-	for (const trace of walk(model, flow)) {
-		const steps = trace.hops.filter((h) => h.node === node.name).flatMap((h) => h.steps)
+	for (const trace of from === undefined ? walkAt(model, flow, node, packet) : walk(model, flow)) {
+		const start = trace.hops.findIndex((h) => h.node === node.name && h.pod === undefined)
+		// As far as the packet stays: it may come back, by a load balancer or another node.
+		const rest = trace.hops.slice(start)
+		const end = rest.findIndex((h) => h.node !== node.name || h.pod !== undefined)
+		const steps = (end < 0 ? rest : rest.slice(0, end)).flatMap((h) => h.steps)
 		const translations = steps.filter((s) => s.step === 'translate')
 		const drop = steps.find((s) => s.step === 'drop')
 		const last = translations.at(-1)
 		if (last !== undefined) count(outcomes, leaving(last.after), trace.chance)
-		else {
-			assert.ok(drop?.step === 'drop', JSON.stringify(trace))
+		else if (drop?.step === 'drop' && isOfServices(model, packet.destination, drop.disposition))
 			count(outcomes, drop.how, trace.chance)
-		}
+		else count(outcomes, leaving(packet), trace.chance)
 	}
 	return outcomes
+}
+
+/** Ends that this program decides; what becomes of a packet that no Service takes is not its to say. */
+function isOfServices(model: NetworkModel, to: Ip, disposition: Disposition): boolean {
+	return (
+		['no-endpoints', 'unknown-service-port', 'denied-source-range'].includes(disposition) ||
+		(disposition === 'unassigned-address' && inServiceNetwork(model, to))
+	)
+}
+
+function inServiceNetwork(model: NetworkModel, ip: Ip): boolean {
+	return model.config.serviceCidrs.some((cidr) => cidrContains(cidr, ip))
 }
 
 type Evaluate = (
@@ -145,17 +188,25 @@ function would(model: NetworkModel, client: Client, packet: Packet, evaluate: Ev
 		for (const outcome of evaluate(p, hook)) {
 			const next = chance * outcome.chance
 			if (outcome.verdict === 'accept')
-				follow(outcome.packet, hook === 'prerouting' ? afterRouting(model, client, outcome.packet) : rest, next)
+				follow(
+					outcome.packet,
+					hook === 'prerouting' ? afterRouting(model, client, outcome.packet) : onward(rest, outcome.packet),
+					next,
+				)
 			else count(outcomes, outcome.verdict, next)
 		}
 	}
-	follow(packet, client.from.kind === 'node' ? ['output', 'postrouting'] : ['prerouting'], 1)
+	/** A process's packet that no route takes after its translation gets no further. */
+	const onward = (rest: readonly Parameters<Evaluate>[1][], p: Packet) =>
+		routeFrom(model, client.node, p.destination).to === 'nowhere' ? [] : rest
+	follow(packet, client.from?.kind === 'node' ? ['output', 'postrouting'] : ['prerouting'], 1)
 	return outcomes
 }
 
 /** Local delivery or forwarding; the routing itself is not this program's. */
 function afterRouting(model: NetworkModel, { node }: Client, packet: Packet): readonly Parameters<Evaluate>[1][] {
-	return routeFrom(model, node, packet.destination).to === 'self' ? ['input'] : ['forward', 'postrouting']
+	const { to } = routeFrom(model, node, packet.destination)
+	return to === 'self' ? ['input'] : to === 'nowhere' ? ['forward'] : ['forward', 'postrouting']
 }
 
 function leaving(packet: Packet): string {
