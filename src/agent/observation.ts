@@ -18,16 +18,18 @@ import { readLinks } from '../linux/route/links.ts'
 import { close } from '../linux/syscalls.ts'
 import type { NodeName } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
+import type { OutsidePlace } from './protocol.ts'
 
 /** The one table a probe makes on each node; whoever cleans up after a crash deletes it. */
 export const traceTable = 'podwire_trace'
 /** Before connection tracking (-200) and raw (-300). */
 const earliest = -350
 
-export type Where = { readonly pod: ObjectKey } | { readonly node: NodeName }
+export type Where = { readonly pod: ObjectKey } | { readonly node: NodeName } | { readonly place: OutsidePlace }
 
 /** `pod "default/web"`. */
 export function whereText(where: Where): string {
+	if ('place' in where) return `the ${where.place === 'outside' ? 'client outside' : where.place}`
 	return 'pod' in where ? `pod ${JSON.stringify(where.pod)}` : `node ${JSON.stringify(where.node)}`
 }
 
@@ -50,7 +52,7 @@ export interface RuleCounter {
 /** One namespace under observation, from its construction until close. */
 export class Observation {
 	readonly where: Where
-	/** Rules as they stood before the connection; undefined for a pod, or where they could not be read. */
+	/** Rules as they stood before the connection; undefined for a pod and the client outside, or where they could not be read. */
 	readonly program: NftProgram | undefined
 	readonly #missing: string[]
 	readonly #netns: number
@@ -68,7 +70,7 @@ export class Observation {
 		this.#netns = openNetns(namespace)
 		this.#devices = this.#try('interfaces', () => deviceNames()) ?? new Map()
 		this.#capture = this.#try('packet capture', () => new Capture(flow))
-		if ('pod' in where) return
+		if ('pod' in where || ('place' in where && where.place === 'outside')) return
 		this.#traces = this.#try('nftables tracing', openTraces)
 		this.#nft = this.#try('nftables', openNftSocket)
 		const nft = this.#nft

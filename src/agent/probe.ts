@@ -18,7 +18,7 @@ import type { NodeName } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
 import { ProbeConnection, probeProtocol } from './connection.ts'
 import { FlowForms, Observation, type Where, whereText } from './observation.ts'
-import type { ConntrackEntry, ProbeRequest, ProbeResult, Sighting } from './protocol.ts'
+import type { ConntrackEntry, OutsidePlace, ProbeRequest, ProbeResult, Sighting } from './protocol.ts'
 import { hitKey, hitsOfTrace } from './trace-hits.ts'
 
 export interface ProbePlace {
@@ -33,6 +33,8 @@ export interface ProbeAccess {
 	pod(key: ObjectKey): ProbePlace | undefined
 	/** undefined: the node is not on this machine. */
 	node(name: NodeName): ProbePlace | undefined
+	/** undefined: there is no such place here. */
+	place?(name: OutsidePlace): ProbePlace | undefined
 	/** Pods the connection may end in: their interfaces are watched, too. */
 	targets(to: Ip, port: number, protocol: Protocol): Iterable<ObjectKey>
 	/** Why a rule is there. */
@@ -67,7 +69,7 @@ export function createProber(access: ProbeAccess): Prober {
  */
 export async function probe(request: ProbeRequest, access: ProbeAccess): Promise<ProbeResult> {
 	const protocol = probeProtocol(request.protocol)
-	const place = placeOf(request.from, access)
+	const place = placeOf(sourceOf(request), access)
 	const missing: string[] = []
 	const observations: Observation[] = []
 	const connection = openConnection(place, request.to, protocol)
@@ -110,8 +112,13 @@ export async function probe(request: ProbeRequest, access: ProbeAccess): Promise
 	}
 }
 
+function sourceOf({ from }: ProbeRequest): Where {
+	return 'outside' in from ? { place: 'outside' } : from
+}
+
 function placeOf(where: Where, access: ProbeAccess): ProbePlace {
-	const place = 'pod' in where ? access.pod(where.pod) : access.node(where.node)
+	const place =
+		'pod' in where ? access.pod(where.pod) : 'node' in where ? access.node(where.node) : access.place?.(where.place)
 	if (place === undefined)
 		throw new Failure('NotFound', `Cannot probe ${whereText(where)}: it is not wired on this machine`)
 	return place
@@ -125,6 +132,10 @@ function placesToWatch(request: ProbeRequest, access: ProbeAccess, missing: stri
 		else missing.push(`everything on node ${JSON.stringify(node)}: it is not on this machine`)
 	}
 	if ('node' in request.from && !request.nodes.includes(request.from.node)) places.push(request.from)
+	if ('outside' in request.from) {
+		places.push({ place: 'outside' })
+		if (access.place?.('load balancer') !== undefined) places.push({ place: 'load balancer' })
+	}
 	// A hostNetwork pod has no interface of its own: everything there is the node's.
 	const watched = new Set(places.map((place) => placeOf(place, access).namespace))
 	const pods = new Set<ObjectKey>()
@@ -173,10 +184,12 @@ function tell(
 	access: ProbeAccess,
 	missing: string[],
 ): Pick<ProbeResult, 'rules' | 'sightings' | 'conntrack' | 'counters'> {
-	const nodes = observations.filter((each) => 'node' in each.where) as (Observation & {
-		readonly where: { node: NodeName }
-	})[]
-	const connections = nodes.map((each) => each.connections())
+	const nodes = observations.flatMap((each) => {
+		const { where } = each
+		if ('node' in where) return [{ node: where.node, each }]
+		return 'place' in where && where.place === 'load balancer' ? [{ node: where.place as NodeName, each }] : []
+	})
+	const connections = nodes.map(({ each }) => each.connections())
 	const forms = new FlowForms(sent, connections.flat(), sources)
 	const renamed = connections.flat().find((c) => c.reply.destinationPort !== sent.sourcePort)
 	if (renamed !== undefined) {
@@ -187,14 +200,14 @@ function tell(
 	const sightings = tellSightings(forms, observations)
 	// Nodes in the order the packet met them: traces carry no time.
 	const met = (node: NodeName) => {
-		const at = sightings.findIndex((s) => s.node === node)
+		const at = sightings.findIndex((s) => (s.node ?? s.place) === node)
 		return at < 0 ? sightings.length : at
 	}
-	const inOrder = [...nodes].sort((a, b) => met(a.where.node) - met(b.where.node))
+	const inOrder = [...nodes].sort((a, b) => met(a.node) - met(b.node))
 	const forth: TracedRule[] = []
 	const back: TracedRule[] = []
-	for (const each of inOrder) {
-		const rules = tellRules(each.where.node, each, forms, sent, access)
+	for (const { node, each } of inOrder) {
+		const rules = tellRules(node, each, forms, sent, access)
 		forth.push(...rules.forth)
 		// The way back meets the nodes in reverse.
 		back.unshift(...rules.back)
@@ -202,11 +215,9 @@ function tell(
 	return {
 		rules: [...forth, ...back],
 		sightings,
-		conntrack: nodes.flatMap((each, i) => (connections[i] as Connection[]).map((c) => toEntry(each.where.node, c))),
-		counters: nodes.flatMap((each) =>
-			each
-				.counters()
-				.map(({ packets, ...rule }) => ({ node: each.where.node, rule: describe(each, rule, access), packets })),
+		conntrack: nodes.flatMap(({ node }, i) => (connections[i] as Connection[]).map((c) => toEntry(node, c))),
+		counters: nodes.flatMap(({ node, each }) =>
+			each.counters().map(({ packets, ...rule }) => ({ node, rule: describe(each, rule, access), packets })),
 		),
 	}
 }

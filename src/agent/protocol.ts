@@ -15,6 +15,14 @@ export interface NodeAgentApi {
 	read(node: NodeName): Promise<NodePrograms>
 	/** A real connection from inside a pod (or the node itself), traced in every kernel it may cross. */
 	probe(request: ProbeRequest): Promise<ProbeResult>
+	/** What stands before the nodes, where that is on this machine, too. */
+	readBalancer?(): Promise<BalancerPrograms>
+}
+
+/** The load balancer's programs, read back: the appliance's, and who announces which address on the nodes' network. */
+export interface BalancerPrograms {
+	readonly nftables: NftProgram
+	readonly announced: Readonly<Record<Ip, NodeName>>
 }
 
 export interface NodePrograms {
@@ -28,7 +36,8 @@ export interface NodePrograms {
 }
 
 export interface ProbeRequest {
-	readonly from: { readonly pod: ObjectKey } | { readonly node: NodeName }
+	/** outside: a client that is no part of the cluster, where a lab has one. */
+	readonly from: { readonly pod: ObjectKey } | { readonly node: NodeName } | { readonly outside: true }
 	readonly to: Ip
 	readonly port: number
 	readonly protocol: Protocol
@@ -54,7 +63,7 @@ export interface ProbeResult {
 	readonly answer?: string
 	/** Base64 of the first bytes that came back, at most 4 KiB. */
 	readonly answerBytes?: string
-	/** Rules hit, in the order the kernels reported them, with the verdict each gave. */
+	/** Rules hit (those of the load balancer under its place's name), in the order the kernels reported them, with the verdict each gave. */
 	readonly rules: readonly (RuleHit & { readonly node: NodeName; readonly verdict: string })[]
 	/** Every interface the first packet of each direction crossed, in time order. Microseconds since the first sighting. */
 	readonly sightings: readonly Sighting[]
@@ -66,9 +75,14 @@ export interface ProbeResult {
 	readonly missing: readonly string[]
 }
 
+/** Places that are no part of the cluster: the client outside, and the load balancer before the nodes. */
+export type OutsidePlace = 'outside' | 'load balancer'
+
+/** At a node, in a pod or at another place. */
 export interface Sighting {
 	readonly node?: NodeName
 	readonly pod?: ObjectKey
+	readonly place?: OutsidePlace
 	readonly device: string
 	readonly direction: 'in' | 'out'
 	readonly microseconds: number

@@ -1,7 +1,7 @@
 // A running lab from outside: its control socket as functions.
 
 import { request as httpRequest } from 'node:http'
-import type { NodeAgentApi, NodePrograms, ProbeResult } from '../agent/protocol.ts'
+import type { BalancerPrograms, NodeAgentApi, NodePrograms, ProbeResult } from '../agent/protocol.ts'
 import { Failure } from '../base/failure.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
@@ -113,6 +113,12 @@ export function controlClient(name: string, socketPath: string): LabClient {
 				return { ...rest, links: linksFromJson(links), nftables: fromJson(nftables) }
 			},
 			probe: async (request) => (await call('POST', '/probe', request)) as ProbeResult,
+			async readBalancer() {
+				const json = (await call('GET', '/balancer')) as Omit<BalancerPrograms, 'nftables'> & {
+					readonly nftables: Parameters<typeof fromJson>[0]
+				}
+				return { ...json, nftables: fromJson(json.nftables) }
+			},
 		},
 		context: async () => (await call('GET', '/context')) as OwnContext,
 		async putSources(sources) {

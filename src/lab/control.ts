@@ -111,6 +111,11 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			if (handlers.agent === undefined) return unavailable(response, 'there is no kernel to probe')
 			return sendJson(response, 200, await handlers.agent.probe((await readJson(message)) as ProbeRequest))
 		}
+		case 'GET /balancer': {
+			const read = await handlers.agent?.readBalancer?.()
+			if (read === undefined) return unavailable(response, 'there is no kernel to read')
+			return sendJson(response, 200, { ...read, nftables: toJson(read.nftables) })
+		}
 		case 'POST /repair':
 			await handlers.repair()
 			return sendJson(response, 200, {})

@@ -2,6 +2,7 @@
 // addresses and health probes, and the nodes that announce addresses. All of it is found again after a crash.
 
 import { createPlane } from '../agent/plane.ts'
+import type { BalancerPrograms } from '../agent/protocol.ts'
 import { createRunner } from '../agent/runner.ts'
 import type { Clock } from '../base/clock.ts'
 import { cidrContains, cidrLength, familyOf, hostCidr, type Ip } from '../base/ip.ts'
@@ -36,8 +37,8 @@ const retell = [1_100, 3_000]
 export interface External {
 	/** Follows a model that is in force on the nodes. */
 	applied(model: NetworkModel): void
-	/** What is installed in the router's namespace for load balancing. */
-	read(): Promise<NftProgram>
+	/** What is installed, read back. */
+	read(): Promise<BalancerPrograms>
 	/** Undoes what somebody else changed; how many changes that took. */
 	repair(): Promise<number>
 	/** Why the node gets nothing for the Service, as the last probes say; undefined: it passes, or was not asked yet. */
@@ -256,7 +257,11 @@ export function createExternal(options: {
 			model = next
 			if (!same || inForce === undefined) runner.trigger()
 		},
-		read: () => plane.read(),
+		async read() {
+			const announced: Record<Ip, NodeName> = {}
+			for (const [name, announcer] of announcers) for (const ip of announcer.read()) announced[ip] = name
+			return { nftables: await plane.read(), announced }
+		},
 		async repair() {
 			return plane.repair()
 		},

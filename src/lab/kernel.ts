@@ -9,7 +9,7 @@ import { systemClock } from '../base/clock.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { DnsProgram } from '../dataplane/dns/program.ts'
 import type { NetworkModel } from '../model/network.ts'
-import { nodeInterface } from './addresses.ts'
+import { nodeInterface, outsideIp } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import type { Cluster } from './cluster.ts'
 import type { External } from './external.ts'
@@ -141,6 +141,7 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 	if (loop === undefined) throw new Error('there are no agents on paper')
 	const { createProber } = await import('../agent/probe.ts')
 	const { parseOrigin } = await import('../dataplane/origin.ts')
+	const { findFrontend } = await import('../model/frontends.ts')
 	const prober = createProber({
 		pod(key) {
 			const pod = view.model.pods.get(key)
@@ -154,19 +155,27 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 				? undefined
 				: { namespace: kernel.underlay.netnsOf(name), ips: node.addresses, node: name }
 		},
+		place: (name) =>
+			name === 'outside'
+				? { namespace: kernel.underlay.outside, ips: [outsideIp()] }
+				: { namespace: kernel.underlay.netns, ips: [kernel.underlay.ip] },
 		*targets(to, port, protocol) {
-			const owner = view.model.addresses.get(to)
+			const { model } = view
+			const owner = model.addresses.get(to)
 			if (owner?.kind === 'pod') yield owner.pod
-			if (owner?.kind !== 'service') return
-			for (const service of view.model.services.get(owner.service)?.ports ?? []) {
-				if (service.port !== port || service.protocol !== protocol) continue
-				for (const endpoint of service.endpoints) if (endpoint.pod !== undefined) yield endpoint.pod
-			}
+			const node = owner?.kind === 'node' ? model.nodes.get(owner.node) : undefined
+			const found = findFrontend(model, node ?? { addresses: [] }, { ip: to, protocol, port })
+			if (found?.kind !== 'frontend') return
+			for (const endpoint of found.port.endpoints) if (endpoint.pod !== undefined) yield endpoint.pod
 		},
 		because: (hit) =>
 			[hit.comment, ...hit.found.map((f) => f.element.comment)].flatMap((comment) =>
 				comment === undefined ? [] : (parseOrigin(comment) ?? []),
 			),
 	})
-	return { read: (node) => loop.read(node), probe: (request) => prober.probe(request) }
+	return {
+		read: (node) => loop.read(node),
+		probe: (request) => prober.probe(request),
+		readBalancer: () => kernel.external.read(),
+	}
 }
