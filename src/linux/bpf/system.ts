@@ -105,7 +105,8 @@ export class BpfMap {
 	/** False where there is no such key. */
 	delete(key: Uint8Array): boolean {
 		this.#key.set(key)
-		const result = bpf(MAP_DELETE_ELEM, this.#one.bytes)
+		// What a command does not use must be zero.
+		const result = bpf(MAP_DELETE_ELEM, this.#one.bytes.subarray(0, 16))
 		if (result === 0) return true
 		const failure = errnoFailure(-result, `delete from map "${this.declaration.name}"`)
 		if (failure.code === 'ENOENT') return false
