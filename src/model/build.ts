@@ -61,7 +61,7 @@ export function build(
 }
 
 function readConfig(state: ClusterState): NetworkConfig {
-	const { clusterDomain, podCidrs, serviceCidrs, mtu, dnsService, nodeDns, nodePortAddresses } = state.config
+	const { clusterDomain, podCidrs, serviceCidrs, mtu, dnsService, nodeDns, nodePortAddresses, routerIps } = state.config
 	const spec = state.services.get(dnsService)?.spec
 	const dnsServiceIp = state.config.dnsServiceIp ?? tryParseIp(spec?.clusterIP ?? spec?.clusterIPs?.[0] ?? '')
 	return {
@@ -72,5 +72,6 @@ function readConfig(state: ClusterState): NetworkConfig {
 		...(dnsServiceIp === undefined ? {} : { dnsServiceIp }),
 		...(nodeDns === undefined ? {} : { nodeDns }),
 		...(nodePortAddresses === undefined ? {} : { nodePortAddresses }),
+		...(routerIps === undefined ? {} : { routerIps }),
 	}
 }

@@ -36,6 +36,8 @@ export interface NetworkConfig {
 	readonly mtu: number
 	/** ClusterIP of the cluster DNS Service, undefined where there is none. */
 	readonly dnsServiceIp?: Ip
+	/** The nodes' default router, which is the load balancer before the cluster as well, on the nodes' network. */
+	readonly routerIps?: readonly Ip[]
 	/** Networks whose node addresses answer for node ports. Undefined: the primary address of each family. */
 	readonly nodePortAddresses?: readonly Cidr[]
 	/** resolv.conf of the nodes, which pods with dnsPolicy Default inherit. Undefined: it names no server. */

@@ -45,6 +45,8 @@ export interface ClusterConfig {
 	/** Overrides the ClusterIP of `dnsService` (a kubelet's --cluster-dns). */
 	readonly dnsServiceIp?: Ip
 	readonly nodeDns?: ResolverConfig
+	/** Addresses of the nodes' default router on their network. */
+	readonly routerIps?: readonly Ip[]
 	/** Networks whose node addresses answer for node ports (kube-proxy: --nodeport-addresses). Undefined: primary. */
 	readonly nodePortAddresses?: readonly Cidr[]
 }

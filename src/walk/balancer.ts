@@ -84,7 +84,7 @@ export function throughBalancer(
 				to: { ip, port },
 				because: [...balanced.because, ...because],
 			}))
-			return hand(w, sent, targets, 'forward', atNode)
+			return hand(w, sent, targets, 'forward', atNode, side)
 		}
 		default: {
 			const never: never = balanced
@@ -106,6 +106,7 @@ function hand(
 	targets: readonly Target[],
 	how: 'announce' | 'forward',
 	atNode: (w: Walk, way: Way, node: Node) => readonly Trace[],
+	side: BalancerSide = 'outside',
 ): readonly Trace[] {
 	const of = targets.length
 	return targets.flatMap(({ node, to, because }) => {
@@ -117,12 +118,25 @@ function hand(
 			const text = `node "${node.name}" gets it and no Service of this address has the port: there is nowhere to go`
 			return [lost(w, chosen, { node: node.name }, 'unknown-service-port', 'drop', [node.origin], text)]
 		}
-		const after: Packet = { ...chosen.packet, destination: to.ip, destinationPort: to.port }
-		const rewrite: StepWithReason = { step: 'translate', before: chosen.packet, after, what: 'destination', because }
-		const session = { node: undefined, before: chosen.packet, after }
-		const next = { ...chosen, packet: after, sessions: [...chosen.sessions, session] }
-		return atNode(w, stepAt(next, here, rewrite), node)
+		const { packet } = chosen
+		const there: Packet = { ...packet, destination: to.ip, destinationPort: to.port }
+		const next = stepAt(chosen, here, { step: 'translate', before: packet, after: there, what: 'destination', because })
+		// A client on the nodes' network would be answered directly, past the load balancer.
+		const after = side === 'nodes' ? { ...there, source: ownAddress(w.model, packet) } : there
+		const out =
+			side === 'nodes'
+				? stepAt(next, here, { step: 'translate', before: there, after, what: 'source', because: [inside] })
+				: next
+		const session = { node: undefined, before: packet, after }
+		return atNode(w, { ...out, packet: after, sessions: [...out.sessions, session] }, node)
 	})
+}
+
+const inside = defaultOrigin('the client is in the cluster, too: the answer must come back through the load balancer')
+
+/** What the load balancer puts in place of a source: the router's address, or what it is asked at where that is not known. */
+function ownAddress(model: NetworkModel, { destination }: Packet): Ip {
+	return model.config.routerIps?.find((ip) => familyOf(ip) === familyOf(destination)) ?? destination
 }
 
 /** Nobody answers for the address, or for the port there: why. */
@@ -141,7 +155,7 @@ function unanswered(w: Walk, way: Way, holders: readonly Service[]): Trace {
 	}
 	const ports = holders.flatMap((s) => s.ports.map((p) => `${p.port}/${p.protocol}`)).join(', ')
 	const text = `the load balancer of this address has the ports ${ports}`
-	return lost(w, way, here, 'unknown-service-port', 'drop', because, text)
+	return lost(w, way, here, 'unknown-service-port', 'reject', because, text)
 }
 
 /**

@@ -1,6 +1,7 @@
 // The answer's way back. It needs no permission and no Service, but it needs routes of its own, and each node that
 // translated the packet must see the answer to undo it. Half of the real faults are on this way.
 
+import type { Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
 import type { NetworkModel, Node, NodeName } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
@@ -53,7 +54,9 @@ export function walkReply(model: NetworkModel, packet: Packet, sessions: readonl
 			}
 			case 'outside':
 				way = restore(way, undefined)
-				return { hops: way.hops, packet: way.packet }
+				node = homeOf(model, way.packet.destination)
+				if (node === undefined) return { hops: way.hops, packet: way.packet }
+				break
 			case 'node': {
 				const next: Node = decision.node
 				if (!next.ready) {
@@ -76,6 +79,13 @@ export function walkReply(model: NetworkModel, packet: Packet, sessions: readonl
 		}
 	}
 	return { hops: way.hops, packet: way.packet }
+}
+
+/** The node of an address in the cluster: where the load balancer's answer to a client on the nodes' network goes. */
+function homeOf(model: NetworkModel, ip: Ip): Node | undefined {
+	const owner = model.addresses.get(ip)
+	const name = owner?.kind === 'node' ? owner.node : owner?.kind === 'pod' ? model.pods.get(owner.pod)?.node : undefined
+	return name === undefined ? undefined : model.nodes.get(name)
 }
 
 const remembered = defaultOrigin('connection tracking undoes the translation it made')
