@@ -51,8 +51,7 @@ export function readAs(
 			: served.type === undefined
 				? { object: named, warnings: [] }
 				: readObject(named, served.type, level, text)
-	const warnings = rules?.warnings?.length ? [...rules.warnings, ...read.warnings] : read.warnings
-	const { object } = read
+	const { object, warnings } = read
 	// apiVersion and kind first: where an object is printed one sees at once what it is.
 	const { kind: _kind, apiVersion: _version, ...rest } = object
 	const whole = { kind, apiVersion, ...rest } as unknown as UnknownObject

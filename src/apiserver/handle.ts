@@ -7,6 +7,7 @@ import { impersonated } from './auth/impersonate.ts'
 import { answerIssuer } from './auth/issuer.ts'
 import { isAdmin } from './auth/rbac.ts'
 import { review } from './auth/reviews.ts'
+import { warningHeaders } from './checks.ts'
 import { deleteCollection, deleteObject } from './delete.ts'
 import { discover } from './discovery.ts'
 import { metricsText } from './metrics.ts'
@@ -44,8 +45,24 @@ async function route(api: Api, request: Request, asker: User): Promise<Response>
 	const user = impersonated(api.authorizer, asker, request.headers)
 	if (!isAdmin(user)) api.authorizer.require(user, attributesOf(request.method, path, target, query))
 	if (target === undefined) return answerOther(api, request, path, query)
-	return answerResource(api, request, user, target, query)
+	const response = await answerResource(api, request, user, target, query)
+	const warning = deprecation(api, target)
+	// Some answers came from elsewhere, and their headers cannot be changed.
+	if (warning !== undefined && target.subresource !== 'proxy') response.headers.append('warning', warning)
+	return response
 }
+
+/** The `Warning` of a version that is deprecated; undefined: it is not. */
+function deprecation(api: Api, { group, version, plural }: ResourcePath): string | undefined {
+	const warnings = api.registry.find(group, version, plural)?.rules?.warnings
+	if (warnings !== undefined) return warningHeaders(warnings)?.warning
+	// Deprecated since 1.33.
+	return group === '' && plural === 'endpoints' ? endpointsWarning : undefined
+}
+
+const endpointsWarning = warningHeaders([
+	'v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice',
+])?.warning
 
 async function answerOther(api: Api, request: Request, path: string, query: URLSearchParams): Promise<Response> {
 	const parts = path.split('/').filter((part) => part !== '')

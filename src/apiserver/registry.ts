@@ -31,7 +31,7 @@ export interface KindRules {
 	}
 	/** Top-level fields an endpoint does not write. */
 	readonly resetFields?: (subresource: string | undefined) => readonly string[]
-	/** Told to every writer. */
+	/** Told to everyone who asks for it, whatever is asked. */
 	readonly warnings?: readonly string[]
 	/** Throws Refusal where no object may be made now. */
 	readonly admitCreate?: () => void

@@ -5,7 +5,7 @@ import type { UnknownObject } from '../kube/objects/meta.ts'
 import type { Pod } from '../kube/objects/pod.ts'
 import { isObject, type Json, type JsonObject } from '../kube/schema/json.ts'
 import { formatSelector, matchesLabelSelector, selectorOf } from '../kube/selector.ts'
-import { json, objectAnswer } from './answer.ts'
+import { json, objectAnswer, text } from './answer.ts'
 import { type Call, keyIn, shownObject } from './api.ts'
 import { issueToken } from './auth/token-request.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
@@ -59,8 +59,7 @@ export async function handleSubresource(call: Call): Promise<Response> {
 		case 'portforward':
 			throw badRequest('Upgrade request required')
 		case 'proxy':
-			// A node has no HTTP API of its own here.
-			if (served.resource.plural === 'nodes') throw refuse('NotImplemented', 'nodes/proxy is not served', {})
+			if (served.resource.plural === 'nodes') return answerNodeProxy(call)
 			return (await import('./stream/proxy.ts')).answerProxy(call)
 		default:
 			throw methodNotAllowed()
@@ -206,6 +205,37 @@ async function handleScale(call: Call): Promise<Response> {
 
 function withScale(object: UnknownObject, path: string, replicas: Json): object {
 	return withValueAtPath(object as unknown as Json, path, replicas) as object
+}
+
+// nodes
+
+/** What of a kubelet's own HTTP API can be answered without one: its health and its pods. */
+function answerNodeProxy(call: Call): Promise<Response> | Response {
+	const { api, request, rest = '' } = call
+	const { name } = parentOf(call).object.metadata
+	if (request.method !== 'GET' && request.method !== 'HEAD') throw methodNotAllowed()
+	switch (rest) {
+		case 'healthz':
+		case 'healthz/ping': {
+			const conditions = part(parentOf(call).object, 'status').conditions
+			const ready =
+				Array.isArray(conditions) &&
+				conditions.some((one: Json) => isObject(one) && one.type === 'Ready' && one.status === 'True')
+			if (!ready) throw refuse('ServiceUnavailable', `node ${JSON.stringify(name)} is not ready`, {})
+			return text(200, 'ok')
+		}
+		case 'pods':
+		case 'pods/': {
+			const all = [...api.store.list('pods')].filter(({ object }) => part(object, 'spec').nodeName === name)
+			return json(200, { kind: 'PodList', apiVersion: 'v1', metadata: {}, items: all.map((entry) => entry.object) })
+		}
+		default:
+			throw refuse(
+				'NotImplemented',
+				`nodes/proxy/${rest} is not served: the nodes of this cluster have no kubelet, of its API there is healthz and pods`,
+				{},
+			)
+	}
 }
 
 // pods

@@ -23,12 +23,18 @@ export async function upgrade(api: Api, request: Upgrade): Promise<void> {
 		const asked = attributesOf(incoming.method ?? 'GET', path, target, query)
 		api.authorizer.require(user, asked)
 		// A WebSocket begins with GET; what is done here is more than to read (Kubernetes 1.35, KEP-4006).
-		if (!('path' in asked) && asked.verb !== 'create') api.authorizer.require(user, { ...asked, verb: 'create' })
+		if (!('path' in asked) && asked.verb !== 'create' && asked.subresource !== 'proxy')
+			api.authorizer.require(user, { ...asked, verb: 'create' })
 	}
 	const served = target && api.registry.find(target.group, target.version, target.plural)
-	if (target === undefined || served === undefined || served.storage !== 'pods') throw noSuchResource()
+	if (target === undefined || served === undefined) throw noSuchResource()
 	const { name = '', namespace = '', subresource } = target
 	const call = { api, served, namespace, name }
+	if (subresource === 'proxy' && (served.storage === 'pods' || served.storage === 'services')) {
+		const { proxyUpgrade } = await import('./stream/proxy-upgrade.ts')
+		return proxyUpgrade(call, request, `/${target.rest ?? ''}${mark < 0 ? '' : request.path.slice(mark)}`)
+	}
+	if (served.storage !== 'pods') throw noSuchResource()
 	switch (subresource) {
 		case 'exec':
 		case 'attach':

@@ -2,7 +2,7 @@
 // stream. Source: registry/core/{pod,service} ResourceLocation and apimachinery's upgrade-aware proxy, their rules.
 
 import type { IncomingMessage, RequestOptions } from 'node:http'
-import { Readable } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { ReadableStream as NodeStream } from 'node:stream/web'
 import { messageOf } from '../../base/failure.ts'
@@ -12,10 +12,10 @@ import { serviceNameLabel } from '../../kube/objects/discovery.ts'
 import type { Pod } from '../../kube/objects/pod.ts'
 import { type Call, keyIn } from '../api.ts'
 import { kubeletOf } from '../log.ts'
-import { badRequest, notFound, refuse } from '../status.ts'
+import { badRequest, notFound, type Refusal, refuse } from '../status.ts'
 
 /** Where a request goes. */
-interface Place {
+export interface Place {
 	readonly scheme: 'http' | 'https'
 	readonly namespace: string
 	readonly pod: string
@@ -42,12 +42,21 @@ export function readProxyName(text: string): Named {
 	return { scheme, name: parts[1]!, port: parts[2]! }
 }
 
+/** Where a request to `pods/NAME/proxy` or `services/NAME/proxy` goes. Throws Refusal 400, 404, 503. */
+export function placeOf(call: ProxyCall): Place {
+	const named = readProxyName(call.name ?? '')
+	return call.served.storage === 'pods' ? placeOfPod(call, named) : placeOfService(call, named)
+}
+
+/** What is needed of a call to find its place. */
+export type ProxyCall = Pick<Call, 'api' | 'served' | 'namespace' | 'name'>
+
 function portNumber(text: string): number | undefined {
 	const port = Number(text)
 	return /^\d{1,5}$/.test(text) && port >= 1 && port <= 65535 ? port : undefined
 }
 
-function placeOfPod(call: Call, { scheme, name, port }: Named): Place {
+function placeOfPod(call: ProxyCall, { scheme, name, port }: Named): Place {
 	const pod = call.api.store.get('pods', keyIn(call.namespace, name))?.object as unknown as Pod | undefined
 	if (pod === undefined) throw notFound({ group: '', plural: 'pods', kind: 'Pod' }, name)
 	const ip = pod.status?.podIP
@@ -62,7 +71,7 @@ function placeOfPod(call: Call, { scheme, name, port }: Named): Place {
 }
 
 /** A ready endpoint of the Service, any of them. */
-function placeOfService(call: Call, { scheme, name, port }: Named): Place {
+function placeOfService(call: ProxyCall, { scheme, name, port }: Named): Place {
 	const { api, namespace } = call
 	const service = api.store.get('services', keyIn(namespace, name))?.object as unknown as Service | undefined
 	if (service === undefined) throw notFound({ group: '', plural: 'services', kind: 'Service' }, name)
@@ -103,7 +112,7 @@ function placeOfService(call: Call, { scheme, name, port }: Named): Place {
 }
 
 /** Headers of one hop (RFC 9110 7.6.1), and what says who asks the API server: none of a pod's business. */
-const notPassedOn: ReadonlySet<string> = new Set([
+export const notPassedOn: ReadonlySet<string> = new Set([
 	'authorization',
 	'connection',
 	'keep-alive',
@@ -118,14 +127,13 @@ const notPassedOn: ReadonlySet<string> = new Set([
 
 /** Answers with what the pod answers. Throws Refusal: 404, 400, 503 where nothing answers. */
 export async function answerProxy(call: Call): Promise<Response> {
-	const { request, served } = call
-	const named = readProxyName(call.name ?? '')
+	const { request } = call
 	const { pathname, search } = new URL(request.url)
 	if (call.rest === undefined && (request.method === 'GET' || request.method === 'HEAD')) {
 		// So that relative links of a page lead where they should.
 		return new Response(null, { status: 301, headers: { location: `${pathname}/${search}` } })
 	}
-	const place = served.storage === 'pods' ? placeOfPod(call, named) : placeOfService(call, named)
+	const place = placeOf(call)
 	const base = call.rest === undefined ? pathname : pathname.slice(0, pathname.length - call.rest.length - 1)
 	const answer = await ask(call, place, `/${call.rest ?? ''}${search}`, base)
 	const headers = new Headers()
@@ -151,27 +159,40 @@ function relocated(location: string, place: Place, base: string): string {
 	return location.startsWith(`${own}/`) || location === own ? `${base}${location.slice(own.length)}` : location
 }
 
-async function ask(call: Call, place: Place, path: string, base: string): Promise<IncomingMessage> {
-	const { request } = call
-	const unanswered = (e: unknown) =>
-		refuse('ServiceUnavailable', `error trying to reach service: ${place.ip}:${place.port}: ${messageOf(e)}`, {})
+function unreachable({ ip, port }: Place, e: unknown): Refusal {
+	return refuse('ServiceUnavailable', `error trying to reach service: ${ip}:${port}: ${messageOf(e)}`, {})
+}
+
+/** The place as a Host header says it. */
+export function hostOf({ ip, port }: Place): string {
+	return `${ip.includes(':') ? `[${ip}]` : ip}:${port}`
+}
+
+/** A connection to a place, in TLS where it is https. Throws Refusal 503. */
+export async function dial(
+	call: Pick<Call, 'api'>,
+	place: Place,
+): Promise<{ readonly raw: Duplex; readonly connection: Duplex }> {
 	const { namespace, pod, port, ip } = place
 	const raw = await kubeletOf(call)
 		.dial({ namespace, pod, port, ip })
 		.catch((e: unknown) => {
-			throw unanswered(e)
+			throw unreachable(place, e)
 		})
 	raw.on('error', () => {})
-	let connection = raw
-	if (place.scheme === 'https') {
-		const { connect } = await import('node:tls')
-		// Nobody knows a pod's authority: the real server does not check either.
-		connection = connect({ socket: raw, rejectUnauthorized: false })
-	}
+	if (place.scheme === 'http') return { raw, connection: raw }
+	const { connect } = await import('node:tls')
+	// Nobody knows a pod's authority: the real server does not check either.
+	return { raw, connection: connect({ socket: raw, rejectUnauthorized: false }) }
+}
+
+async function ask(call: Call, place: Place, path: string, base: string): Promise<IncomingMessage> {
+	const { request } = call
+	const { raw, connection } = await dial(call, place)
 	const headers: Record<string, string | string[]> = {}
 	for (const [name, value] of request.headers)
 		if (!notPassedOn.has(name) && !name.startsWith('impersonate-')) headers[name] = value
-	headers.host = `${ip.includes(':') ? `[${ip}]` : ip}:${port}`
+	headers.host = hostOf(place)
 	headers['x-forwarded-uri'] = `${base}${path}`
 	headers.connection = 'close'
 	const { request: send } = await import('node:http')
@@ -190,7 +211,7 @@ async function ask(call: Call, place: Place, path: string, base: string): Promis
 		})
 		out.on('error', (e) => {
 			raw.destroy()
-			reject(unanswered(e))
+			reject(unreachable(place, e))
 		})
 		const leave = () => {
 			out.destroy()
