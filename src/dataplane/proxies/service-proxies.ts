@@ -35,6 +35,10 @@ export const serviceProxies: Readonly<Partial<Record<ServiceProxyMode, ServicePr
 		usable: async () => (await import('../ebpf/ebpf.ts')).ebpfUsable(),
 		create: async (options) => (await import('../ebpf/ebpf.ts')).createEbpf(options),
 	},
+	iptables: {
+		usable: async () => (await import('../iptables/iptables.ts')).iptablesUsable(),
+		create: async (options) => (await import('../iptables/iptables.ts')).createIptables(options),
+	},
 }
 
 /** The data planes that run in a mode, in the order they are brought up: eBPF leaves to nftables what sockets do not see. */
