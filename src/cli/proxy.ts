@@ -1,7 +1,8 @@
 // `podwire proxy switch MODE`: another data plane carries the Services of a running lab.
 
 import { isFailure } from '../base/failure.ts'
-import { isServiceProxyMode, serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import { carriersOf, isServiceProxyMode, serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { labClient } from '../lab/client.ts'
 import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { CommandError, exit } from './exit.ts'
@@ -49,8 +50,15 @@ export async function switchProxy(options: CommonOptions, args: readonly string[
 		process.stderr.write(
 			before === after
 				? `lab ${name}: Services are carried by ${after} already\n`
-				: `lab ${name}: Services are carried by ${after} now, nothing of ${before} is left, ${seconds.toFixed(2)} s\n`,
+				: `lab ${name}: Services are carried by ${after} now${leftOf(before, after)}, ${seconds.toFixed(2)} s\n`,
 		)
 	}
 	return exit.ok
+}
+
+/** eBPF leaves to nftables what sockets do not see, so nftables stays with it. */
+function leftOf(before: ServiceProxyMode | undefined, after: ServiceProxyMode | undefined): string {
+	if (before === undefined || after === undefined) return ''
+	const kept = carriersOf(after).includes(before)
+	return kept ? `, ${before} beside it for what sockets do not see` : `, nothing of ${before} is left`
 }

@@ -75,7 +75,9 @@ function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 	const likeness = (a: Path, b: Path): number =>
 		(pathKey(a) === pathKey(b) ? 4 : 0) +
 		(pointAt(a, 'name')?.result === pointAt(b, 'name')?.result ? 2 : 0) +
-		(a.delivered === b.delivered ? 1 : 0)
+		(a.delivered === b.delivered ? 1 : 0) +
+		// From outside several nodes lead to one endpoint.
+		(pointAt(a, 'route')?.result === pointAt(b, 'route')?.result ? 0.5 : 0)
 	const find = (paths: readonly Path[], like: Path | undefined): Path | undefined => {
 		if (like === undefined) return paths[0]
 		const most = Math.max(...paths.map((p) => likeness(p, like)))

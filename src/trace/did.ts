@@ -1,6 +1,8 @@
 // The third witness: a real packet. What the probe saw, in the form the others are compared with.
 
-import type { ProbeResult, Sighting } from '../agent/protocol.ts'
+import type { ConntrackEntry, ProbeResult, Sighting } from '../agent/protocol.ts'
+import type { Ip } from '../base/ip.ts'
+import { findFrontend } from '../model/frontends.ts'
 import type { NetworkModel } from '../model/network.ts'
 import type { Flow } from '../walk/trace.ts'
 import type { Path, Point } from './witness.ts'
@@ -18,10 +20,9 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const points: Point[] = []
 	if (answered !== undefined) points.push(namePoint(answered))
 	const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
-	const isService = destination !== undefined && model.addresses.get(destination as never)?.kind === 'service'
-	const entry = probe.conntrack.find(
-		(e) => e.original.source === probe.source.ip && e.original.sourcePort === probe.source.port,
-	)
+	const isService = destination !== undefined && leadsToService(model, flow, destination as Ip)
+	const entries = entriesAlong(probe)
+	const entry = entries.length < 2 ? entries[0] : { ...entries[0]!, reply: entries.at(-1)!.reply }
 	const translated =
 		entry !== undefined &&
 		(entry.reply.source !== entry.original.destination || entry.reply.sourcePort !== entry.original.destinationPort)
@@ -33,8 +34,12 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const translating = rules.filter((r) => r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text))
 	// A refusal takes the entry away at once: then the packets tell where they went.
 	const went = probe.sightings.findLast((s) => !s.reply && s.destinationPort !== 0)
-	const endpoint =
-		translated && entry !== undefined
+	// Translated before there was a packet: the first one seen goes to the endpoint already.
+	const first = probe.sightings.find((s) => !s.reply && s.destinationPort !== 0)
+	const atSocket = isService && first !== undefined && first.destination !== destination
+	const endpoint = atSocket
+		? `${first.destination}:${first.destinationPort}`
+		: translated && entry !== undefined
 			? `${entry.reply.source}:${entry.reply.sourcePort}`
 			: entry === undefined && isService && went !== undefined && went.destination !== destination
 				? `${went.destination}:${went.destinationPort}`
@@ -45,7 +50,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		points.push({
 			stage: 'service',
 			result: endpoint,
-			text: `went to ${endpoint}`,
+			text: atSocket ? `went to ${endpoint}, chosen at the socket before there was a packet` : `went to ${endpoint}`,
 			because: [],
 			rules: translating,
 			details: probe.conntrack.map(
@@ -66,7 +71,13 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		})
 	}
 	const way = probe.sightings.filter((s) => !s.reply)
-	const nodes = nodesOf(way)
+	const nodes = [...nodesOf(way)]
+	// Captures follow the source port: once a node has changed it, the rest of the way is not seen.
+	const unseen = entries.some((e) => e.reply.destinationPort !== e.original.sourcePort)
+	const end =
+		unseen && endpoint !== undefined && entry !== undefined ? model.addresses.get(entry.reply.source) : undefined
+	const endNode = end?.kind === 'pod' ? model.pods.get(end.pod)?.node : undefined
+	if (endNode !== undefined && nodes.length > 0 && nodes.at(-1) !== endNode) nodes.push(endNode)
 	const ended = isService && endpoint === undefined && !lost && !connected
 	if (!ended && nodes.length > 0) {
 		points.push({
@@ -107,7 +118,9 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		points.push({
 			stage: 'reply',
 			result: 'returned',
-			text: `came back as ${last?.source}:${last?.sourcePort}`,
+			text: atSocket
+				? `came back as ${last?.source}:${last?.sourcePort}, which the socket was translated to`
+				: `came back as ${last?.source}:${last?.sourcePort}`,
 			because: [],
 			rules: [],
 			details: back.map(sightingText),
@@ -115,6 +128,45 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		})
 	}
 	return { chance: 1, points, disposition: connected ? 'delivered' : probe.outcome, delivered: connected }
+}
+
+/** Whether some node takes what is sent there for a Service: a ClusterIP, a node port, an address from outside. */
+function leadsToService(model: NetworkModel, { protocol, port }: Flow, ip: Ip): boolean {
+	if (model.addresses.get(ip)?.kind === 'service') return true
+	for (const node of model.nodes.values()) {
+		if (findFrontend(model, node, { ip, protocol, port }) !== undefined) return true
+	}
+	return false
+}
+
+/** The connection as each place on its way tracks it, beginning at the first: what one made of it is what the next one got. */
+function entriesAlong(probe: ProbeResult): readonly ConntrackEntry[] {
+	const left = [...probe.conntrack]
+	const along: ConntrackEntry[] = []
+	const take = (test: (e: ConntrackEntry) => boolean) => {
+		const at = left.findIndex(test)
+		if (at >= 0) along.push(...left.splice(at, 1))
+		return at >= 0
+	}
+	const { ip, port } = probe.source
+	// The first is the one that no other leads to.
+	const sent = left.filter((e) => e.original.source === ip && e.original.sourcePort === port)
+	const first = sent.find((e) => !sent.some((o) => o !== e && leadsTo(o, e))) ?? sent[0]
+	if (first === undefined) return []
+	take((e) => e === first)
+	while (take((e) => leadsTo(along.at(-1)!, e)));
+	return along
+}
+
+function leadsTo(before: ConntrackEntry, after: ConntrackEntry): boolean {
+	const { reply } = before
+	const { original } = after
+	return (
+		reply.source === original.destination &&
+		reply.sourcePort === original.destinationPort &&
+		reply.destination === original.source &&
+		reply.destinationPort === original.sourcePort
+	)
 }
 
 function namePoint(answered: Answered): Point {
@@ -142,7 +194,7 @@ function nodesOf(sightings: readonly Sighting[]): readonly string[] {
 }
 
 function sightingText(s: Sighting): string {
-	const where = s.pod === undefined ? (s.node ?? '?') : `pod ${s.pod}`
+	const where = s.pod === undefined ? (s.node ?? s.place ?? '?') : `pod ${s.pod}`
 	return `+${s.microseconds.toFixed(0)} µs ${where} ${s.device} ${s.direction} ${s.source}:${s.sourcePort} > ${s.destination}:${s.destinationPort}${s.flags === '' ? '' : ` [${s.flags}]`}`
 }
 
@@ -151,7 +203,7 @@ function sightingsText(sightings: readonly Sighting[]): string {
 	return sightings
 		.map(
 			(s, i) =>
-				`+${s.microseconds.toFixed(0)}${i === 0 ? ' µs' : ''} ${s.pod === undefined ? `${s.node ?? '?'} ${s.device}` : `pod ${s.device}`}`,
+				`+${s.microseconds.toFixed(0)}${i === 0 ? ' µs' : ''} ${s.pod === undefined ? `${s.node ?? s.place ?? '?'} ${s.device}` : `pod ${s.device}`}`,
 		)
 		.join(', ')
 }

@@ -1,6 +1,6 @@
 // One flow asked of the three witnesses, and their comparison as a report.
 
-import type { NodeAgentApi, NodePrograms, ProbeRequest } from '../agent/protocol.ts'
+import type { BalancerPrograms, NodeAgentApi, NodePrograms, ProbeRequest } from '../agent/protocol.ts'
 import { messageOf } from '../base/failure.ts'
 import { type Ip, tryParseIp } from '../base/ip.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -13,7 +13,7 @@ import { askNames } from './names.ts'
 import type { TraceReport } from './report.ts'
 import { pathsOfTraces } from './should.ts'
 import { type Path, pointAt, type Testimony } from './witness.ts'
-import { pathsOfPrograms, proxyEvaluators } from './would.ts'
+import { nodesBehind, pathsOfPrograms, proxyEvaluators } from './would.ts'
 
 export interface TraceInput {
 	readonly question: { readonly from: string; readonly to: string }
@@ -95,8 +95,19 @@ async function askPrograms(
 	if (destination === undefined) return { silent: 'the name leads to no address, so no rule is met' }
 	const programs = new Map<NodeName, NodePrograms>()
 	const missing: string[] = []
+	const { flow, model } = input
+	let balancer: BalancerPrograms | undefined
+	if (flow.from.kind === 'outside') {
+		if (agent.readBalancer === undefined) return { silent: 'what stands before the nodes is not on this machine' }
+		try {
+			balancer = await agent.readBalancer()
+		} catch (e) {
+			return { silent: messageOf(e) }
+		}
+	}
+	const before = { flow, destination, model, ...(balancer === undefined ? {} : { balancer }) }
 	await Promise.all(
-		nodes.map(async (node) => {
+		[...new Set([...nodes, ...nodesBehind(before)])].map(async (node) => {
 			try {
 				programs.set(node, await agent.read(node))
 			} catch (e) {
@@ -106,7 +117,7 @@ async function askPrograms(
 	)
 	try {
 		const proxies = await proxyEvaluators(programs)
-		const paths = pathsOfPrograms({ flow: input.flow, destination, model: input.model, programs, proxies })
+		const paths = pathsOfPrograms({ ...before, programs, proxies })
 		return paths.length === 0 ? { silent: missing.join('; ') || 'the source is on no node' } : { paths, missing }
 	} catch (e) {
 		return { silent: messageOf(e) }
@@ -114,7 +125,7 @@ async function askPrograms(
 }
 
 function senderOf(flow: Flow): ProbeRequest['from'] | undefined {
-	if (flow.from.kind === 'outside') return undefined
+	if (flow.from.kind === 'outside') return { outside: true }
 	return flow.from.kind === 'pod' ? { pod: flow.from.pod } : { node: flow.from.node }
 }
 
@@ -125,7 +136,8 @@ async function askName(
 	nodes: readonly NodeName[],
 ): Promise<Answered | undefined> {
 	const from = senderOf(flow)
-	if (!('name' in flow.to) || from === undefined) return undefined
+	// Outside, nobody knows the cluster's names.
+	if (!('name' in flow.to) || from === undefined || 'outside' in from) return undefined
 	return askNames({ agent, model, from, name: flow.to.name, nodes, timeout })
 }
 

@@ -1,12 +1,13 @@
 // The second witness: what the programs read back from the nodes do to the packet. Nothing of the model decides here;
 // it only names the pods and nodes that addresses belong to.
 
-import type { NodePrograms } from '../agent/protocol.ts'
+import type { BalancerPrograms, NodePrograms } from '../agent/protocol.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
 import type { Hook, Packet } from '../base/packet.ts'
 import { tableOf } from '../base/table.ts'
 import type { Evaluated, RuleHit, ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
+import { evaluateBalancer, hasAddress } from '../dataplane/loadbalancer/evaluate.ts'
 import { evaluate } from '../dataplane/nftables/evaluate.ts'
 import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
 import type { NftProgram } from '../linux/nft/program.ts'
@@ -40,6 +41,8 @@ export interface WouldInput {
 	readonly programs: ReadonlyMap<NodeName, NodePrograms>
 	/** By node: the data planes that are no nftables. */
 	readonly proxies?: ReadonlyMap<NodeName, ProxyEvaluator>
+	/** What a packet from outside meets first. */
+	readonly balancer?: BalancerPrograms
 }
 
 /** What a data plane beside nftables does to a packet at a hook; undefined where it has no part in that hook. */
@@ -87,6 +90,7 @@ function ownTables(programs: NodePrograms): NftProgram {
 /** Every path the programs allow. Throws NotEvaluable where a rule asks for what is not known of the packet. */
 export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 	const { flow, destination, model } = input
+	if (flow.from.kind === 'outside') return fromOutside(input, flow.from.ip)
 	const pod = flow.from.kind === 'pod' ? model.pods.get(flow.from.pod) : undefined
 	const node = pod?.node ?? (flow.from.kind === 'node' ? flow.from.node : undefined)
 	if (node === undefined) return []
@@ -122,6 +126,57 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 		const out = { ...asked, routes: [`pod ${pod.key}: ${real.text}`] }
 		if (real.kind === 'local') return [delivered(input, out, node)]
 		return throughNode(input, { ...out, packet: withDevices(out.packet, attachment?.hostInterface) }, node, 0)
+	})
+}
+
+/** The nodes that the load balancer may hand the flow to, as its programs say. */
+export function nodesBehind(
+	input: Pick<WouldInput, 'flow' | 'destination' | 'model' | 'balancer'>,
+): readonly NodeName[] {
+	const nodes = new Set<NodeName>()
+	if (input.flow.from.kind === 'outside') {
+		const note = (_: Way, node: NodeName): readonly Path[] => {
+			nodes.add(node)
+			return []
+		}
+		throughBalancer({ ...input, programs: new Map() }, input.flow.from.ip, note)
+	}
+	return [...nodes]
+}
+
+function fromOutside(input: WouldInput, source: Ip): readonly Path[] {
+	return throughBalancer(input, source, (way, node) =>
+		throughNode(input, { ...way, packet: withDevices(way.packet, 'eth0'), nodes: [node] }, node, 0),
+	)
+}
+
+/** The router's hooks, then on with each way to the node that gets it. */
+function throughBalancer(
+	input: WouldInput,
+	source: Ip,
+	then: (way: Way, node: NodeName) => readonly Path[],
+): readonly Path[] {
+	const { balancer, flow, destination, model } = input
+	if (balancer === undefined) return []
+	const { nftables, announced, interfaces } = balancer
+	const meet = (way: Way, hook: Hook, next: (way: Way) => readonly Path[]): readonly Path[] =>
+		met(way, evaluateBalancer(nftables, way.packet, hook)).flatMap(({ way: after, outcome }) => {
+			// To a node's port is no Service's endpoint yet.
+			const { translated: _, ...on } = after
+			return outcome.verdict === 'accept' ? next(on) : [refused(input, on, outcome.verdict)]
+		})
+	const packet = withDevices({ ...blank(flow, destination), source }, interfaces.outside)
+	const begin: Way = { ...emptyWay('', packet), nodes: [] }
+	return meet(begin, 'prerouting', (way) => {
+		const to = way.packet.destination
+		if (hasAddress(nftables, to)) return meet(way, 'input', (w) => [refused(input, w, 'drop')])
+		const owner = model.addresses.get(to)
+		const node = owner?.kind === 'node' ? owner.node : announced[to]
+		const out = { ...way, packet: withDevices(way.packet, interfaces.outside, interfaces.nodes) }
+		return meet(out, 'forward', (forwarded) => {
+			if (node === undefined) return [ended(forwarded, 'route', 'no-route', `nobody on the nodes' network has ${to}`)]
+			return meet(forwarded, 'postrouting', (w) => then(w, node))
+		})
 	})
 }
 
@@ -355,7 +410,7 @@ function refused(input: WouldInput, way: Way, verdict: 'drop' | 'reject'): Path 
 	const point: Point = {
 		stage: policy ? 'ingress' : 'service',
 		result: policy ? 'deny' : verdict,
-		text: `${verdict === 'reject' ? 'rejected' : 'dropped'} on ${way.nodes.at(-1)}`,
+		text: `${verdict === 'reject' ? 'rejected' : 'dropped'} ${way.nodes.length === 0 ? 'by the load balancer' : `on ${way.nodes.at(-1)}`}`,
 		because: rules.flatMap((r) => r.because),
 		// The rule that refused, and the one that sent the packet there.
 		rules: rules.slice(-2),
