@@ -2,7 +2,7 @@
 // run as well on an API server elsewhere.
 
 import type { Clock } from '../base/clock.ts'
-import { isConflict } from '../kube/answer.ts'
+import { isConflict, isNotFound } from '../kube/answer.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { keyOf } from '../kube/objects/meta.ts'
 import type { Cluster, Controller } from './controller.ts'
@@ -100,8 +100,8 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		ready,
 		signal,
 		onFailure: (controller, key, error, attempt) => {
-			// Somebody wrote in between: the next turn sees it.
-			if (attempt <= quietConflicts && isConflict(error)) return
+			// Somebody wrote in between, or took it away: the next turn sees it.
+			if (attempt <= quietConflicts && (isConflict(error) || isNotFound(error))) return
 			options.onFailure?.({ controller, key, error, attempt })
 		},
 		onRest: () => {

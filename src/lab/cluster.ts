@@ -36,6 +36,8 @@ export interface ClusterOptions {
 	readonly transport: Transport
 	readonly clock: Clock
 	readonly nodes: readonly LabNode[]
+	/** Those that stay silent until they are started. */
+	readonly stopped?: ReadonlySet<string>
 	readonly runtime: PodRuntime
 	readonly attachments: AttachmentStore
 	/** The image map now in force. */
@@ -154,9 +156,15 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 					recovered: (node) => kubelet.resume(node),
 					onFailure,
 				})
+	for (const name of options.stopped ?? []) {
+		heartbeat?.pause(name)
+		kubelet.pause(name)
+	}
 	if (loop === undefined) view.start()
 	await Promise.all([
-		...nodes.map((node) => registerNode(client, node, clock.now())),
+		...nodes
+			.filter((node) => !options.stopped?.has(node.name))
+			.map((node) => registerNode(client, node, clock.now())),
 		createAddons(client),
 		loop?.start(),
 		kubelet.start(),

@@ -31,6 +31,7 @@ import {
 } from './service-proxy.ts'
 import { readSources, writeSources } from './sources.ts'
 import type { LabStatus } from './status.ts'
+import { readStopped, writeStopped } from './stopped.ts'
 
 /** Kubernetes waits 40 s for a silent node; why less here: docs/decisions/node-lifecycle.md. */
 const nodeGrace = 4_000
@@ -45,6 +46,9 @@ export async function runDaemon(
 	const startedAt = new Date(clock.now()).toISOString()
 	const events = createLabEvents((text) => process.stderr.write(`${text}\n`))
 	const nodes = labNodes(options.nodes, nodeIp)
+	/** Nodes the user has stopped. */
+	const stoppedFile = join(paths.state, 'stopped-nodes')
+	const stoppedNodes = readStopped(stoppedFile)
 	/** What does not work now, by what it concerns. */
 	const trouble = new Map<string, string>()
 	let dataplane = options.dataplane
@@ -98,6 +102,9 @@ export async function runDaemon(
 				throw new Failure('NotFound', `There is no node ${JSON.stringify(name)} in this lab; there are ${known}`)
 			}
 			if (cluster === undefined) throw new Failure('Unavailable', 'The lab is still starting')
+			if (running) stoppedNodes.delete(name)
+			else stoppedNodes.add(name)
+			writeStopped(stoppedFile, stoppedNodes)
 			if (running) {
 				kernel?.underlay.setCable(node, true)
 				await cluster.startNode(name)
@@ -216,6 +223,7 @@ export async function runDaemon(
 				events.warning(`using the paper data plane: ${whyPaper}`)
 			}
 		}
+		for (const node of nodes) if (stoppedNodes.has(node.name)) kernel?.underlay.setCable(node, false)
 		api = await opening
 		events.progress(`the API server answers on https://127.0.0.1:${api.port}`)
 		await kernel?.listen(api)
@@ -225,6 +233,7 @@ export async function runDaemon(
 			transport: api.server.transport,
 			clock,
 			nodes,
+			stopped: stoppedNodes,
 			runtime,
 			attachments: openAttachments(paths.attachments),
 			config: () => config,

@@ -5,7 +5,9 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { after, before, test } from 'node:test'
 import { isFailure } from '../../src/base/failure.ts'
-import { endpointSlices, nodes, pods } from '../../src/kube/kinds.ts'
+import { createKubeClient } from '../../src/kube/client.ts'
+import { endpointSlices, leases, nodes, pods } from '../../src/kube/kinds.ts'
+import { readRecord } from '../../src/lab/record.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { createTestLab, podObject, skip, type TestLab } from './lab.ts'
 
@@ -131,4 +133,27 @@ test('stopped, left by its endpoints and pods, started again', { skip, timeout: 
 	t.diagnostic(
 		`${asked().length} requests, ${failed.length} failed, all of them within ${left - stopped} ms of the stop`,
 	)
+})
+
+test('stays stopped when the daemon is killed and started anew', { skip, timeout: 60_000 }, async () => {
+	await lab.create(podObject('stays', { nodeName: 'node-3' }))
+	const before = await lab.pod('stays')
+	await lab.handle.client.stopNode('node-3')
+	process.kill(readRecord(lab.paths)!.daemon.pid, 'SIGKILL')
+	const { client } = await lab.up({ nodes: 3 })
+	const kube = createKubeClient(client.transport)
+	const ready = async (name: string) =>
+		(await kube.get(nodes, name)).status?.conditions?.find((c) => c.type === 'Ready')?.status
+	const renewed = async (name: string) => (await kube.get(leases, `kube-node-lease/${name}`)).spec?.renewTime
+	assert.equal(await ready('node-1'), 'True')
+	// Unknown by now or soon, and nothing says otherwise while the others go on.
+	await lab.until(async () => ((await ready('node-3')) === 'Unknown' ? true : undefined))
+	const [others, own] = [await renewed('node-1'), await renewed('node-3')]
+	await lab.until(async () => ((await renewed('node-1')) === others ? undefined : true))
+	assert.equal(await renewed('node-3'), own)
+	assert.equal(await ready('node-3'), 'Unknown')
+	await client.startNode('node-3')
+	await lab.until(async () => ((await ready('node-3')) === 'True' ? true : undefined))
+	const after = await kube.get(pods, 'default/stays')
+	assert.equal(after.status?.podIP, before.status?.podIP)
 })

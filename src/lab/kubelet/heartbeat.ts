@@ -22,7 +22,7 @@ export interface HeartbeatOptions {
 }
 
 export interface Heartbeat {
-	/** Resolves when every node, registered before, has its lease. */
+	/** Resolves when every node that is not paused, registered before, has its lease. */
 	start(): Promise<void>
 	pause(node: string): void
 	/** Resolves when the node's status and lease say that it is there. */
@@ -75,7 +75,7 @@ export function createHeartbeat(options: HeartbeatOptions): Heartbeat {
 
 	return {
 		async start() {
-			await objects.until(() => nodes.every(isReady))
+			await objects.until(() => nodes.every((node) => silent.has(node.name) || isReady(node)))
 			await beat()
 		},
 		pause: (node) => void silent.add(node),
