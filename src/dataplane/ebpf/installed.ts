@@ -21,7 +21,6 @@ import { codes } from './code.ts'
 import type { EbpfChange } from './diff.ts'
 import {
 	chunksOf,
-	commentValue,
 	cookieKey,
 	type MapName,
 	mapLayouts,
@@ -29,6 +28,7 @@ import {
 	memberKey,
 	namespaceValue,
 	writeChunk,
+	writeComment,
 	writeFrontendKey,
 } from './layout.ts'
 import type { Address, EbpfFrontend, EbpfNamespace } from './program.ts'
@@ -136,13 +136,17 @@ export class Installed {
 				if (had.size > 0)
 					for (const one of before?.members ?? []) if (had.has(addressId(one))) remove('members', memberKey(after, one))
 			}
-			if (before?.comment !== after.comment)
-				come[`origins${family}`].add(this.#frontendKey(after, 0), commentValue(after.comment))
+			if (before?.comment !== after.comment) {
+				const origins = come[`origins${family}`]
+				const { keys, key } = origins.next()
+				writeFrontendKey(keys, key, after, 0)
+				origins.writeComment(after.comment)
+			}
 			const chunks = chunksOf(after)
 			for (let chunk = chunks - 1; chunk >= 0; chunk--) {
-				const value = kernelBuffer(mapLayouts[`frontends${family}`].valueSize)
-				writeChunk(value, 0, after, chunk)
-				come[`${chunk === 0 ? 'first' : 'later'}${family}` as const].add(this.#frontendKey(after, chunk), value)
+				const { keys, key, values, value } = come[`${chunk === 0 ? 'first' : 'later'}${family}` as const].next()
+				writeFrontendKey(keys, key, after, chunk)
+				writeChunk(values, value, after, chunk)
 			}
 			const had = before === undefined ? 0 : chunksOf(before)
 			for (let chunk = had - 1; chunk >= chunks; chunk--) remove(`frontends${family}`, this.#frontendKey(after, chunk))
@@ -274,30 +278,69 @@ export class Installed {
 const present = kernelBuffer(4)
 const addressId = ({ ip, port }: Address) => `${ip} ${port}`
 
-/** Elements for one map, written in one call where they are many. */
+/** Elements for one map, gathered in one piece of memory and written in one call where they are many. */
 class Writer {
 	readonly name: MapName
-	readonly #keys: Uint8Array[] = []
-	readonly #values: Uint8Array[] = []
+	readonly #keySize: number
+	readonly #valueSize: number
+	#keys = none
+	#values = none
+	#text: Buffer | undefined
+	#size = 0
+	#room = 0
 
 	constructor(name: MapName) {
 		this.name = name
+		this.#keySize = mapLayouts[name].keySize
+		this.#valueSize = mapLayouts[name].valueSize
 	}
 
 	get size(): number {
-		return this.#keys.length
+		return this.#size
+	}
+
+	/** Where the next element goes; zero all over. Valid until the next one. */
+	next(): { readonly keys: Uint8Array; readonly key: number; readonly values: Uint8Array; readonly value: number } {
+		if (this.#size === this.#room) this.#grow()
+		const i = this.#size++
+		return { keys: this.#keys, key: i * this.#keySize, values: this.#values, value: i * this.#valueSize }
 	}
 
 	add(key: Uint8Array, value: Uint8Array): void {
-		this.#keys.push(key)
-		this.#values.push(value)
+		const at = this.next()
+		at.keys.set(key, at.key)
+		at.values.set(value, at.value)
+	}
+
+	/** The last element's value as text. */
+	writeComment(comment: string): void {
+		this.#text ??= Buffer.from(this.#values.buffer)
+		writeComment(this.#text, (this.#size - 1) * this.#valueSize, comment)
 	}
 
 	write(map: BpfMap): void {
-		if (this.size >= batchFrom) map.setAll(joined(this.#keys), joined(this.#values), this.size)
-		else for (const [i, key] of this.#keys.entries()) map.set(key, this.#values[i] as Uint8Array)
+		if (this.#size >= batchFrom) map.setAll(this.#keys, this.#values, this.#size)
+		else
+			for (let i = 0; i < this.#size; i++)
+				map.set(
+					this.#keys.subarray(i * this.#keySize, (i + 1) * this.#keySize),
+					this.#values.subarray(i * this.#valueSize, (i + 1) * this.#valueSize),
+				)
+	}
+
+	#grow(): void {
+		this.#room = Math.max(4, this.#room * 4)
+		const keys = kernelBuffer(this.#room * this.#keySize)
+		const values = kernelBuffer(this.#room * this.#valueSize)
+		keys.set(this.#keys)
+		values.set(this.#values)
+		this.#keys = keys
+		this.#values = values
+		this.#text = undefined
 	}
 }
+
+const none = kernelBuffer(0)
 
 function joined(parts: readonly Uint8Array[]): Uint8Array {
 	const size = parts[0]?.length ?? 0

@@ -197,11 +197,9 @@ export function namespaceValue(namespace: Pick<EbpfNamespace, 'place' | 'ips'>):
 	return value
 }
 
-/** A comment that is too long loses its end; originComment writes none that is. */
-export function commentValue(comment: string): Uint8Array<ArrayBuffer> {
-	const value = kernelBuffer(commentBytes)
-	Buffer.from(value.buffer).write(comment, 0, commentBytes - 1, 'utf8')
-	return value
+/** A comment that is too long loses its end; originComment writes none that is. `into` is zero there. */
+export function writeComment(into: Buffer, at: number, comment: string): void {
+	into.write(comment, at, commentBytes - 1, 'utf8')
 }
 
 // --- reading ---

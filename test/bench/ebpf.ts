@@ -1,0 +1,243 @@
+// P1 and P2 for the eBPF data plane: what a connection through a ClusterIP costs against a direct one, how fast
+// Services are written to the maps, and what memory they take. Rows of the services group.
+
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type Ip, ipFromBytes } from '../../src/base/ip.ts'
+import { createEbpf, type EbpfDataplane, ebpfUsable } from '../../src/dataplane/ebpf/ebpf.ts'
+import { createNetns, deleteNetns, inNetnsAt } from '../../src/linux/netns.ts'
+import type { NetworkModel, Service } from '../../src/model/network.ts'
+import { podIp, reasonToSkip, sketchModel, sketchService, type World, withWorld } from '../net/services-world.ts'
+import { interleave, median, type Row, spreadOf } from './row.ts'
+
+const endpoints = 3
+const address = (a: number, i: number) => ipFromBytes(Uint8Array.of(10, a + (i >> 16), (i >> 8) & 255, i & 255))
+
+function service(i: number, count = endpoints): Service {
+	const list = Array.from({ length: count }, (_, k) => ({
+		ip: address(128, i * endpoints + k),
+		port: 8080,
+		node: `node-${k + 2}`,
+	}))
+	return sketchService({ name: `service-${i}`, ips: [address(96, i)], ports: [{ port: 80, endpoints: list }] })
+}
+
+function model(count: number, more: readonly Service[] = []): NetworkModel {
+	return sketchModel([...more, ...Array.from({ length: count - more.length }, (_, i) => service(i + 1))])
+}
+
+/** The eBPF rows. `loadBaseline`: milliseconds of kube-proxy's layout at 10,000 Services, where it was measured. */
+export async function runEbpf(loadBaseline?: number): Promise<Row[]> {
+	const why = reasonToSkip() || ebpfUsable()
+	if (typeof why === 'string') return [missing('eBPF', why)]
+	const folder = mkdtempSync(join(tmpdir(), 'podwire-bench-'))
+	const netns = join(folder, 'netns')
+	createNetns(netns)
+	try {
+		return [...(await load(netns, loadBaseline)), ...(await oneChange(netns)), ...(await connect(folder))]
+	} finally {
+		deleteNetns(netns)
+		rmSync(folder, { recursive: true, force: true })
+	}
+}
+
+function missing(name: string, why: string): Row {
+	const ours = Number.NaN
+	return { group: 'services', name, unit: '-', ours, spread: [ours, ours], repeats: 0, note: `not measured: ${why}` }
+}
+
+function row(name: string, unit: string, samples: readonly number[], parts: Partial<Row> = {}): Row {
+	const ours = median(samples)
+	const { baseline } = parts
+	return {
+		group: 'services',
+		name,
+		unit,
+		ours,
+		...(baseline === undefined ? {} : { baseline, ratio: ours / baseline }),
+		spread: spreadOf(samples),
+		repeats: samples.length,
+		...parts,
+	}
+}
+
+async function load(netns: string, baseline: number | undefined): Promise<Row[]> {
+	const memory: number[] = []
+	const compiles: number[] = []
+	const once = async (want: NetworkModel) => {
+		const plane = createEbpf({ netns })
+		const t0 = performance.now()
+		const program = plane.compile(want, 'node-1')
+		const t1 = performance.now()
+		const outcome = await plane.apply(plane.diff(undefined, program))
+		const took = performance.now() - t1
+		if (!outcome.ok) throw outcome.error
+		compiles.push(t1 - t0)
+		memory.push(plane.memory())
+		plane.close()
+		return took
+	}
+	const want = model(10_000)
+	await once(want)
+	memory.length = 0
+	compiles.length = 0
+	const { ours } = await interleave(7, { ours: () => once(want) })
+	const note = `compile before it: ${median(compiles).toFixed(1)} ms`
+	const rows = [
+		row('eBPF: load 10,000 Services × 3, program to kernel', 'ms', ours, {
+			note,
+			...(baseline === undefined ? {} : { baseline, bar: '≤ 1/200 of kube-proxy layout by nft -f' }),
+		}),
+	]
+	const kernel = { 10000: median(memory) / 2 ** 20, 50000: Number.NaN }
+	memory.length = 0
+	await once(model(50_000))
+	kernel[50_000] = median(memory) / 2 ** 20
+	for (const [count, size] of Object.entries(kernel))
+		rows.push(row(`eBPF: kernel memory of the maps, ${Number(count).toLocaleString('en')} Services × 3`, 'MiB', [size]))
+	return rows
+}
+
+async function oneChange(netns: string): Promise<Row[]> {
+	const few = await prepareChanges(netns, 1000)
+	const many = await prepareChanges(netns, 50_000)
+	try {
+		for (let i = 0; i < 300; i++) {
+			await few.change()
+			await many.change()
+		}
+		const samples = await interleave(301, { few: few.change, many: many.change })
+		return [
+			row('eBPF: one change at 1,000 Services, diff to kernel', 'µs', samples.few, {
+				bar: '≤ 100 µs',
+				note: `compile before it: ${few.compiled()} µs`,
+			}),
+			row('eBPF: one change at 50,000 Services, diff to kernel', 'µs', samples.many, {
+				baseline: median(samples.few),
+				bar: '≤ 100 µs and ≤ 1.5 × 1,000 Services',
+				note: `compile before it: ${many.compiled()} µs`,
+			}),
+		]
+	} finally {
+		few.close()
+		many.close()
+	}
+}
+
+async function prepareChanges(netns: string, count: number) {
+	const plane = createEbpf({ netns })
+	let now = model(count)
+	let have = plane.compile(now, 'node-1')
+	const first = await plane.apply(plane.diff(undefined, have))
+	if (!first.ok) throw first.error
+	const compiles: number[] = []
+	let turn = 0
+	return {
+		async change(): Promise<number> {
+			const i = (turn++ % 200) + 30
+			const key = `default/service-${i}`
+			const size = now.services.get(key)?.ports[0]?.endpoints.length ?? 0
+			now = { ...now, services: now.services.set(key, service(i, size === endpoints ? endpoints + 1 : endpoints)) }
+			const t0 = performance.now()
+			const want = plane.compile(now, 'node-1')
+			const t1 = performance.now()
+			const outcome = await plane.apply(plane.diff(have, want))
+			const t2 = performance.now()
+			if (!outcome.ok) throw outcome.error
+			have = want
+			compiles.push((t1 - t0) * 1000)
+			return (t2 - t1) * 1000
+		},
+		compiled: () => median(compiles.slice(-301)).toFixed(1),
+		close: () => plane.close(),
+	}
+}
+
+// --- P1 ---
+
+const testIp = '10.95.0.1' as Ip
+const port = 8080
+
+async function connect(folder: string): Promise<Row[]> {
+	const binary = join(folder, 'connect')
+	const source = fileURLToPath(new URL('connect.c', import.meta.url))
+	const compiler = ['cc', 'gcc', 'clang'].find((name) => spawnSync(name, ['-O2', '-o', binary, source]).status === 0)
+	if (compiler === undefined) return [missing('eBPF: connect through a ClusterIP', 'needs a C compiler')]
+	if (spawnSync('taskset', ['-V']).error !== undefined)
+		return [missing('eBPF: connect through a ClusterIP', 'needs taskset (util-linux)')]
+	const servers: ChildProcess[] = []
+	const planes: EbpfDataplane[] = []
+	const start = (world: World) =>
+		servers.push(
+			inNetnsAt(world.pod(1), () =>
+				spawn('taskset', ['-c', '0', binary, 'serve', podIp(1), String(port)], { stdio: 'ignore' }),
+			),
+		)
+	try {
+		return await withWorld(2, (direct) =>
+			withWorld(2, async (many) => {
+				start(direct)
+				start(many)
+				// The programs see every socket of the machine, those of the direct connections too: as a foreign one.
+				planes.push(await install(many, 10_000))
+				return measureConnections(direct, many, binary)
+			}),
+		)
+	} finally {
+		for (const plane of planes) plane.close()
+		for (const server of servers) server.kill()
+	}
+}
+
+async function install(world: World, count: number): Promise<EbpfDataplane> {
+	const namespaces = () => [
+		{ path: world.node, ips: [] },
+		...[0, 1].map((i) => ({ path: world.pod(i), ips: [podIp(i)] })),
+	]
+	const plane = createEbpf({ netns: world.node, namespaces })
+	const test = sketchService({
+		name: 'test',
+		ips: [testIp],
+		ports: [{ port: 80, endpoints: [0, 1, 2].map(() => ({ ip: podIp(1), port, node: 'node-1' })) }],
+	})
+	const outcome = await plane.apply(plane.diff(undefined, plane.compile(model(count, [test]), 'node-1')))
+	if (!outcome.ok) throw outcome.error
+	return plane
+}
+
+async function measureConnections(direct: World, many: World, binary: string): Promise<Row[]> {
+	const ask = (world: World, to: Ip, at: number) => () => {
+		const done = inNetnsAt(world.pod(0), () =>
+			spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.2'], { encoding: 'utf8' }),
+		)
+		if (done.status !== 0) throw new Error(`connect ask ${to}: ${done.stderr}`)
+		const [rate = 0, , failed = 0] = done.stdout.trim().split(' ').map(Number)
+		if (failed > 0) throw new Error(`connect ask ${to}: ${failed} connections failed`)
+		return rate
+	}
+	const variants = {
+		direct: ask(direct, podIp(1), port),
+		many: ask(many, testIp, 80),
+		beside: ask(many, podIp(1), port),
+	}
+	await interleave(1, variants)
+	const samples = await interleave(31, variants)
+	// Round by round: what else the machine does at the time concerns both alike.
+	const against = (ours: keyof typeof variants) => ({
+		baseline: median(samples.direct),
+		ratio: median(samples[ours].map((n, i) => n / (samples.direct[i] as number))),
+		note: `direct [${spreadOf(samples.direct)
+			.map((n) => n.toFixed(0))
+			.join(', ')}]; one CPU for client and server`,
+	})
+	return [
+		row('eBPF: connect through a ClusterIP, 10,000 Services', '1/s', samples.many, {
+			...against('many'),
+			bar: '≥ 0.98 of a direct connect without any rules',
+		}),
+		row('eBPF: connect to a pod address beside 10,000 Services', '1/s', samples.beside, against('beside')),
+	]
+}
