@@ -9,6 +9,7 @@ import {
 	count,
 	decide,
 	dnatByMap,
+	inRanges,
 	inSet,
 	load,
 	localSource,
@@ -154,7 +155,7 @@ function firewall(family: Family): NftChain[] {
 		{
 			name: names.firewall,
 			rules: [
-				rule([...inSet(rangeKey(family), names.sourceRanges), decide('return')], 'client in the source ranges'),
+				rule([...inRanges(rangeKey(family), names.sourceRanges), decide('return')], 'client in the source ranges'),
 				rule([count, decide('drop')], 'client outside of loadBalancerSourceRanges'),
 			],
 		},

@@ -65,6 +65,19 @@ export function inSet(parts: readonly Part[], set: string): Expression[] {
 	return [...load(parts), { kind: 'lookup', set, from: 0 }]
 }
 
+/**
+ * The same of an interval set of several fields: nft turns what it takes for a number of the host (l4proto, one byte, to
+ * no effect), and so do we, so that a listing loaded again is the same.
+ */
+export function inRanges(parts: readonly Part[], set: string): Expression[] {
+	const turned = load(parts).flatMap((e): Expression[] =>
+		e.kind === 'meta' && e.to !== undefined
+			? [e, { kind: 'byteorder', op: 'hton', from: e.to, to: e.to, length: 1, size: 2 }]
+			: [e],
+	)
+	return [...turned, { kind: 'lookup', set, from: 0 }]
+}
+
 /** `… vmap @name`. */
 export function verdictMap(parts: readonly Part[], set: string): Expression[] {
 	return [...load(parts), { kind: 'lookup', set, from: 0, to: 'verdict' }]

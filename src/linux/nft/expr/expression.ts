@@ -4,6 +4,7 @@ import { attributesOf, elementsOf, readString } from '../../netlink/decode.ts'
 import type { NetlinkEncoder } from '../../netlink/encode.ts'
 import { EXPR, LIST_ELEM } from '../wire.ts'
 import { type BitwiseExpression, bitwise, isMaskXor } from './bitwise.ts'
+import { type ByteorderExpression, byteorder } from './byteorder.ts'
 import { type CmpExpression, cmp } from './cmp.ts'
 import type { ExpressionCodec } from './codec.ts'
 import { type CounterExpression, counter } from './counter.ts'
@@ -36,6 +37,7 @@ import { type UnknownExpression, unknown } from './unknown.ts'
 
 export type Expression =
 	| BitwiseExpression
+	| ByteorderExpression
 	| CmpExpression
 	| CounterExpression
 	| CtExpression
@@ -62,6 +64,7 @@ export type Expression =
 type Known = Exclude<Expression, UnknownExpression>
 const codecs: { readonly [K in Known['kind']]: ExpressionCodec<Extract<Known, { kind: K }>> } = {
 	bitwise,
+	byteorder,
 	cmp,
 	counter,
 	ct,
