@@ -23,6 +23,8 @@ export interface NodeAgentApi {
 export interface BalancerPrograms {
 	readonly nftables: NftProgram
 	readonly announced: Readonly<Record<Ip, NodeName>>
+	/** The router's interfaces. */
+	readonly interfaces: { readonly outside: string; readonly nodes: string }
 }
 
 export interface NodePrograms {

@@ -260,7 +260,8 @@ export function createExternal(options: {
 		async read() {
 			const announced: Record<Ip, NodeName> = {}
 			for (const [name, announcer] of announcers) for (const ip of announcer.read()) announced[ip] = name
-			return { nftables: await plane.read(), announced }
+			const interfaces = { outside: outsideInterface, nodes: underlayInterface }
+			return { nftables: await plane.read(), announced, interfaces }
 		},
 		async repair() {
 			return plane.repair()

@@ -1,21 +1,19 @@
 // The appliance before the cluster: what a cloud's load balancer does, as a program in the router's own tables.
 
 import { isFailure } from '../../base/failure.ts'
-import { familyOf, type Ip } from '../../base/ip.ts'
+import type { Ip } from '../../base/ip.ts'
 import type { Hook, Packet } from '../../base/packet.ts'
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { inNetnsAt } from '../../linux/netns.ts'
 import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
-import { evaluateProgram } from '../../linux/nft/evaluate.ts'
 import type { NftProgram } from '../../linux/nft/program.ts'
 import { readProgram } from '../../linux/nft/read.ts'
 import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
 import type { NetworkModel } from '../../model/network.ts'
-import { defaultOrigin } from '../../model/origin.ts'
 import type { Evaluated, Outcome } from '../dataplane.ts'
-import { parseOrigin } from '../origin.ts'
 import { compileBalancer, type Health } from './compile.ts'
+import { evaluateBalancer } from './evaluate.ts'
 import { type Edge, tableName } from './layout.ts'
 
 export type { Health } from './compile.ts'
@@ -64,18 +62,7 @@ export function createBalancer(options: BalancerOptions): BalancerDataplane {
 			}
 		},
 		read: async () => readProgram(kernel(), (_, name) => name === tableName),
-		evaluate: (program, packet, at) =>
-			evaluateProgram(program, packet, at, {
-				masqueradeAddress: (p) => options.addresses.find((a) => familyOf(a) === familyOf(p.destination)),
-			}).map(({ rules, ...outcome }) => ({
-				...outcome,
-				rules: rules.map(({ found, ...hit }) => ({
-					...hit,
-					because: [...found.map((f) => f.element.comment), hit.comment]
-						.flatMap((c) => (c === undefined ? [] : [parseOrigin(c) ?? defaultOrigin(c)]))
-						.slice(0, 1),
-				})),
-			})),
+		evaluate: (program, packet, at) => evaluateBalancer(program, packet, at, options.addresses),
 		close() {
 			socket?.close()
 			socket = undefined
