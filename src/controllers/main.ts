@@ -27,6 +27,7 @@ import { replicaSetController, replicationController } from './replicaset/contro
 import { schedulerController } from './scheduler/controller.ts'
 import { statefulSetController } from './statefulset/controller.ts'
 import { createViews, type View } from './view.ts'
+import { volumeControllers } from './volumes/controller.ts'
 
 export type { EventRecorder } from './events.ts'
 export type { AddressPool } from './loadbalancer/pools.ts'
@@ -124,6 +125,7 @@ export function startControllers(client: KubeClient, options: ControllersOptions
 		namespaceFinalizer(cluster, inventory),
 		garbageCollector(cluster, inventory),
 		podCollector(cluster),
+		...volumeControllers(cluster),
 		disruptionController(cluster),
 		taintEviction(cluster),
 		...(options.nodeGrace === undefined ? [] : [nodeMonitor(cluster, options.nodeGrace)]),

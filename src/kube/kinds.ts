@@ -19,6 +19,7 @@ import type { KubeObject } from './objects/meta.ts'
 import type { Ingress, IngressClass, IPAddress, NetworkPolicy, ServiceCIDR } from './objects/networking.ts'
 import type { Pod } from './objects/pod.ts'
 import type { PodDisruptionBudget } from './objects/policy.ts'
+import type { PersistentVolume, PersistentVolumeClaim, StorageClass } from './objects/storage.ts'
 import { type Resource, resourceOf } from './resources.ts'
 
 /** What a client must know of a resource; `object` exists for the compiler alone. */
@@ -36,6 +37,8 @@ export const endpoints = kind<Endpoints>('v1', 'Endpoints')
 export const events = kind<Event>('v1', 'Event')
 export const namespaces = kind<Namespace>('v1', 'Namespace')
 export const nodes = kind<Node>('v1', 'Node')
+export const persistentVolumeClaims = kind<PersistentVolumeClaim>('v1', 'PersistentVolumeClaim')
+export const persistentVolumes = kind<PersistentVolume>('v1', 'PersistentVolume')
 export const pods = kind<Pod>('v1', 'Pod')
 export const replicationControllers = kind<ReplicationController>('v1', 'ReplicationController')
 export const secrets = kind<Secret>('v1', 'Secret')
@@ -55,3 +58,4 @@ export const ipAddresses = kind<IPAddress>('networking.k8s.io/v1', 'IPAddress')
 export const networkPolicies = kind<NetworkPolicy>('networking.k8s.io/v1', 'NetworkPolicy')
 export const podDisruptionBudgets = kind<PodDisruptionBudget>('policy/v1', 'PodDisruptionBudget')
 export const serviceCidrs = kind<ServiceCIDR>('networking.k8s.io/v1', 'ServiceCIDR')
+export const storageClasses = kind<StorageClass>('storage.k8s.io/v1', 'StorageClass')

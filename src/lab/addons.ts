@@ -1,10 +1,13 @@
-// What every lab's cluster starts with besides the API's own objects: the cluster DNS, as ordinary objects.
+// What every lab's cluster starts with besides the API's own objects: the cluster DNS and storage,
+// as ordinary objects.
 
+import { folderProvisioner } from '../controllers/volumes/plan.ts'
 import { isAlreadyExists } from '../kube/answer.ts'
 import type { KubeClient } from '../kube/client.ts'
-import { deployments, serviceAccounts, services } from '../kube/kinds.ts'
+import { deployments, serviceAccounts, services, storageClasses } from '../kube/kinds.ts'
 import type { Deployment } from '../kube/objects/apps.ts'
 import type { Service, ServiceAccount } from '../kube/objects/core.ts'
+import type { StorageClass } from '../kube/objects/storage.ts'
 import { dnsImage } from './kubelet/containers.ts'
 
 /** ClusterIP of the cluster DNS; every pod's resolv.conf names it (the kubelet's --cluster-dns). */
@@ -68,12 +71,23 @@ const service = {
 	},
 } as const satisfies Service
 
+/** Volumes that are folders of the lab: a claim without a class gets one. */
+const storageClass = {
+	apiVersion: 'storage.k8s.io/v1',
+	kind: 'StorageClass',
+	metadata: { name: 'standard', annotations: { 'storageclass.kubernetes.io/is-default-class': 'true' } },
+	provisioner: folderProvisioner,
+	reclaimPolicy: 'Delete',
+	volumeBindingMode: 'Immediate',
+} as const satisfies StorageClass
+
 /** Creates what is missing; what a user has changed stays. */
 export async function createAddons(client: KubeClient): Promise<void> {
 	await Promise.all([
 		ifMissing(client.create(serviceAccounts, serviceAccount)),
 		ifMissing(client.create(services, service)),
 		ifMissing(client.create(deployments, deployment)),
+		ifMissing(client.create(storageClasses, storageClass)),
 	])
 }
 

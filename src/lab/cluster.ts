@@ -51,6 +51,8 @@ export interface ClusterOptions {
 	readonly netnsOfPod: (uid: string) => string
 	/** Folder of the pods' files; undefined on paper. */
 	readonly podFolder: string | undefined
+	/** Folder of the persistent volumes; undefined on paper. */
+	readonly volumeFolder: string | undefined
 	readonly tables?: readonly (keyof ObjectTables)[]
 	/**
 	 * Milliseconds without a renewed lease after which a node counts as not ready. Absent: nodes renew none and cannot
@@ -141,6 +143,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		dns: () => ({ clusterDomain, dnsServiceIp: dnsServiceIp as Ip }),
 		netnsOfNode: options.netnsOfNode,
 		folder: options.podFolder,
+		volumeFolder: options.volumeFolder,
 		onFailure,
 	})
 	const heartbeat =
@@ -162,9 +165,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 	}
 	if (loop === undefined) view.start()
 	await Promise.all([
-		...nodes
-			.filter((node) => !options.stopped?.has(node.name))
-			.map((node) => registerNode(client, node, clock.now())),
+		...nodes.filter((node) => !options.stopped?.has(node.name)).map((node) => registerNode(client, node, clock.now())),
 		createAddons(client),
 		loop?.start(),
 		kubelet.start(),

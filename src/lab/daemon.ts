@@ -261,6 +261,7 @@ export async function runDaemon(
 			netnsOfNode: (node) => join(paths.namespaces, node),
 			netnsOfPod: (uid) => podNetnsOf(paths, uid),
 			podFolder: kernel === undefined ? undefined : paths.pods,
+			volumeFolder: kernel === undefined ? undefined : paths.volumes,
 			nodeGrace,
 			events: true,
 			onFailure,

@@ -57,6 +57,7 @@ export async function createPaperCluster(
 		netnsOfNode: () => '',
 		netnsOfPod: () => '',
 		podFolder: undefined,
+		volumeFolder: undefined,
 		tables: allTables,
 		events: false,
 		onFailure: options.onFailure ?? (() => {}),

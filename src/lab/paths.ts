@@ -31,6 +31,8 @@ export interface LabPaths {
 	readonly namespaces: string
 	/** One folder a pod: resolv.conf, hosts. */
 	readonly pods: string
+	/** One folder a PersistentVolume. */
+	readonly volumes: string
 }
 
 export interface LabEnvironment {
@@ -98,6 +100,7 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		workloadsLog: join(runtime, 'workloads.log'),
 		namespaces: join(runtime, 'netns'),
 		pods: join(runtime, 'pods'),
+		volumes: join(state, 'volumes'),
 	}
 }
 

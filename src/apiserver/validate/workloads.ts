@@ -4,7 +4,7 @@
 import { type Json, type JsonObject, sameJson } from '../../kube/schema/json.ts'
 import { checkSelector, isEmptySelector, selectorAt, selects } from './metadata.ts'
 import { checkPodTemplate } from './pod.ts'
-import { isSet, objectAt, type Report, textAt } from './report.ts'
+import { isSet, objectAt, objectsAt, type Report, textAt } from './report.ts'
 
 function checkSelectorAndTemplate(spec: JsonObject, kind: string, policies: readonly string[], report: Report): void {
 	const selector = selectorAt(spec)
@@ -94,9 +94,22 @@ export function checkReplicationController(object: JsonObject, report: Report): 
 	checkPodTemplate(objectAt(spec, 'template'), 'spec.template', ['Always'], report)
 }
 
+/** With the volumes that its claim templates will be: containers mount them by name. */
+function withClaims(spec: JsonObject): JsonObject {
+	const template = objectAt(spec, 'template')
+	const pod = objectAt(template, 'spec')
+	const volumes = objectsAt(pod, 'volumes')
+	const claims = objectsAt(spec, 'volumeClaimTemplates')
+		.map((claim) => textAt(objectAt(claim, 'metadata'), 'name'))
+		.filter((name) => name !== '' && !volumes.some((volume) => volume.name === name))
+		.map((name) => ({ name, persistentVolumeClaim: { claimName: name } }))
+	if (claims.length === 0) return spec
+	return { ...spec, template: { ...template, spec: { ...pod, volumes: [...volumes, ...claims] } } }
+}
+
 export function checkStatefulSet(object: JsonObject, report: Report): void {
 	const spec = objectAt(object, 'spec')
-	checkSelectorAndTemplate(spec, 'statefulset', ['Always'], report)
+	checkSelectorAndTemplate(withClaims(spec), 'statefulset', ['Always'], report)
 	report.notNegative('spec.replicas', spec.replicas)
 	checkMinReady(spec, report)
 	const policy = textAt(spec, 'podManagementPolicy')

@@ -2,6 +2,7 @@
 
 import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
 import type { Container, EnvVar, Pod } from '../../kube/objects/pod.ts'
+import { parseQuantity } from '../../kube/schema/quantity.ts'
 
 export interface EnvironmentInput {
 	readonly pod: Pod
@@ -149,11 +150,10 @@ export function resourceOf(
 	const which = reference.resource.slice(0, dot) as 'limits' | 'requests'
 	const resource = reference.resource.slice(dot + 1)
 	const amount = container?.resources?.[which]?.[resource] ?? (which === 'limits' ? allocatable[resource] : undefined)
-	const value = fraction(String(amount ?? '0'))
-	const divisor = fraction(String(reference.divisor ?? '1'))
-	const by = divisor.over === 0n ? { over: 1n, under: 1n } : divisor
-	const under = value.under * by.over
-	return String((value.over * by.under + under - 1n) / under)
+	const value = parseQuantity(String(amount ?? '0'))?.nano ?? 0n
+	const divisor = parseQuantity(String(reference.divisor ?? '1'))?.nano ?? 0n
+	const by = divisor > 0n ? divisor : 1_000_000_000n
+	return String((value + by - 1n) / by)
 }
 
 /** The downward API's fields of a pod; undefined for one that does not exist. */
@@ -192,42 +192,4 @@ export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nod
 		default:
 			return undefined
 	}
-}
-
-const suffixes: Readonly<Record<string, readonly [base: bigint, exponent: bigint]>> = {
-	n: [10n, -9n],
-	u: [10n, -6n],
-	m: [10n, -3n],
-	'': [10n, 0n],
-	k: [10n, 3n],
-	M: [10n, 6n],
-	G: [10n, 9n],
-	T: [10n, 12n],
-	P: [10n, 15n],
-	E: [10n, 18n],
-	Ki: [2n, 10n],
-	Mi: [2n, 20n],
-	Gi: [2n, 30n],
-	Ti: [2n, 40n],
-	Pi: [2n, 50n],
-	Ei: [2n, 60n],
-}
-
-/** A quantity exactly: `1.5Gi` is not what floating point makes of it. 0 for what is none. */
-function fraction(quantity: string): { readonly over: bigint; readonly under: bigint } {
-	const match = /^\+?(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,3})|([a-zA-Z]*))$/.exec(quantity)
-	const [base, exponent] = suffixes[match?.[4] ?? ''] ?? [10n, 0n]
-	const digits = `${match?.[1] ?? ''}${match?.[2] ?? ''}`
-	if (match === null || digits === '') return { over: 0n, under: 1n }
-	const tens = BigInt(match[3] ?? 0) - BigInt(match[2]?.length ?? 0)
-	let over = BigInt(digits)
-	let under = 1n
-	for (const [b, e] of [
-		[10n, tens],
-		[base, exponent],
-	] as const) {
-		if (e >= 0n) over *= b ** e
-		else under *= b ** -e
-	}
-	return { over, under }
 }

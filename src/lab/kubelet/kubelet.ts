@@ -16,6 +16,7 @@ import type { ClusterDns } from '../../model/names.ts'
 import type { NodeName } from '../../model/network.ts'
 import type { LabConfig } from '../config.ts'
 import type { ProgramRun, WorkloadContainer } from '../workloads/protocol.ts'
+import { createClaims } from './claims.ts'
 import { runToEnd } from './command.ts'
 import { type ContainerPlan, declaresNoPort, planContainer, restartOf } from './containers.ts'
 import { environmentOf, expand, fieldOf, resourceOf } from './environment.ts'
@@ -41,6 +42,8 @@ export interface KubeletOptions {
 	readonly netnsOfNode: (node: string) => string
 	/** Folder for the pods' files; undefined on paper, where none are written. */
 	readonly folder: string | undefined
+	/** Folder for persistent volumes, which outlives pods; undefined on paper. */
+	readonly volumeFolder: string | undefined
 	readonly onFailure: (what: string, error: unknown) => void
 }
 
@@ -84,6 +87,26 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 	let ended = false
 	const nodeOf = new WeakMap<PodWorker, NodeName>()
 	const paused = new Set<NodeName>()
+
+	const claims = createClaims({
+		client,
+		clock,
+		folder: options.volumeFolder,
+		changed: claimChanged,
+		onFailure: options.onFailure,
+	})
+
+	/** Pods that wait for it need not wait for their next try. */
+	function claimChanged(claim: string): void {
+		for (const pod of options.pods.store.values()) {
+			const uses = pod.spec?.volumes?.some(
+				(v) =>
+					v.persistentVolumeClaim !== undefined &&
+					`${pod.metadata.namespace}/${v.persistentVolumeClaim.claimName}` === claim,
+			)
+			if (uses === true && pod.status?.phase === 'Pending' && workers.has(pod.metadata.uid as string)) follow(pod)
+		}
+	}
 
 	function* servicesIn(namespace: string): Iterable<Service> {
 		for (const service of options.services.store.values()) {
@@ -129,6 +152,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 				missing,
 			)
 			if (files !== undefined) writeVersion(join(folder, volume.name), files)
+			else if (volume.persistentVolumeClaim !== undefined) continue
 			else if (!existsSync(join(folder, volume.name))) {
 				mkdirSync(join(folder, volume.name), { recursive: true })
 				chmodSync(join(folder, volume.name), 0o777)
@@ -218,6 +242,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		planned: ContainerPlan,
 		wiring: PodWiring,
 	): Promise<WorkloadContainer> {
+		// Also what stands in for a program begins only when the pod's storage is there.
+		await claims.foldersOf(pod)
 		const isInit = pod.spec?.initContainers?.includes(container) === true && container.restartPolicy !== 'Always'
 		const policy = pod.spec?.restartPolicy ?? 'Always'
 		const base = {
@@ -242,7 +268,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 					kind: 'program',
 					...(container.stdin === true ? { stdin: { once: container.stdinOnce === true } } : {}),
 					...(container.tty === true ? { tty: true as const } : {}),
-					run: runOf(
+					run: await runOf(
 						pod,
 						container,
 						wiring,
@@ -262,18 +288,18 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		}
 	}
 
-	function runOf(
+	async function runOf(
 		pod: Pod,
 		container: Container,
 		wiring: PodWiring,
 		command: readonly string[],
 		env: Readonly<Record<string, string>>,
 		workingDir: string | undefined,
-	): ProgramRun {
+	): Promise<ProgramRun> {
 		const folder = writeFiles(pod, wiring)
 		const volumes = join(folder, 'volumes')
 		const scratch = join(folder, 'scratch')
-		const mounts = mountsOf(pod, container, volumes, env)
+		const mounts = mountsOf(pod, container, volumes, env, await claims.foldersOf(pod))
 		if (mounts.length > 0) mkdirSync(scratch, { recursive: true, mode: 0o755 })
 		return {
 			...(mounts.length === 0 ? {} : { volumes: { mounts, scratch } }),
@@ -366,7 +392,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 	const undo: (() => void)[] = []
 	return {
 		async start() {
-			await Promise.all([options.pods.synced, options.services.synced])
+			await Promise.all([options.pods.synced, options.services.synced, claims.start()])
 			undo.push(
 				options.pods.onChange((_key, before, after) => {
 					// Deleted and made again under the same name between two looks: the old one is gone.
@@ -445,6 +471,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		stop() {
 			ended = true
 			cancelRefresh?.()
+			claims.stop()
 			for (const end of undo) end()
 			for (const worker of workers.values()) worker.stop()
 		},

@@ -194,6 +194,11 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		try {
 			await run()
 		} catch (e) {
+			if (isFailure(e, 'FailedMount')) {
+				recorder?.record(kubeletComponent, pod, 'Warning', e.code, `MountVolume.SetUp failed: ${messageOf(e)}`)
+				await writeStatus({ reason: 'ContainerCreating', message: messageOf(e) })
+				throw e
+			}
 			const reason = isFailure(e, 'CreateContainerConfigError') ? e.code : 'CreateContainerError'
 			recorder?.record(kubeletComponent, pod, 'Warning', 'Failed', `Error: ${messageOf(e)}`)
 			await writeStatus({ reason, message: messageOf(e) })

@@ -17,6 +17,7 @@ import { dirname, join, normalize } from 'node:path'
 import type { ConfigMap, Secret } from '../../kube/objects/core.ts'
 import type { Container, DownwardVolume, KeyToPath, Pod, Volume } from '../../kube/objects/pod.ts'
 import type { PodMount } from '../pod-mounts.ts'
+import type { ClaimFolder } from './claims.ts'
 import { expand } from './environment.ts'
 
 export interface VolumeInput {
@@ -162,23 +163,25 @@ function isSame(folder: string, files: VolumeFiles): boolean {
 	return true
 }
 
-/** Where the volumes of a container go. `volumes`: the folder that holds one folder a volume. */
+/** Where the volumes of a container go. `volumes`: the folder that holds one folder a volume; `claimed`: those of claims. */
 export function mountsOf(
 	pod: Pod,
 	container: Container,
 	volumes: string,
 	env: Readonly<Record<string, string>>,
+	claimed: ReadonlyMap<string, ClaimFolder>,
 ): readonly PodMount[] {
 	return (container.volumeMounts ?? []).flatMap((mount): PodMount[] => {
 		const volume = pod.spec?.volumes?.find((v) => v.name === mount.name)
 		if (volume === undefined || !mount.mountPath.startsWith('/')) return []
 		const isHost = volume.hostPath !== undefined && existsSync(volume.hostPath.path)
-		const base = isHost ? (volume.hostPath?.path as string) : join(volumes, mount.name)
+		const claim = claimed.get(mount.name)
+		const base = claim?.path ?? (isHost ? (volume.hostPath?.path as string) : join(volumes, mount.name))
 		const sub = normalize(mount.subPathExpr === undefined ? (mount.subPath ?? '.') : expand(mount.subPathExpr, env))
 		if (sub === '..' || sub.startsWith('../') || sub.startsWith('/')) return []
 		const source = join(base, sub)
 		if (!existsSync(source)) mkdirSync(source, { recursive: true, mode: 0o777 })
-		const isWritten = volume.emptyDir !== undefined || isHost || volume.persistentVolumeClaim !== undefined
+		const isWritten = volume.emptyDir !== undefined || isHost || claim?.readOnly === false
 		const target = normalize(mount.mountPath).replace(/(.)\/$/, '$1')
 		return target === '/' ? [] : [{ source, target, readOnly: mount.readOnly === true || !isWritten }]
 	})
