@@ -62,7 +62,7 @@ function bootRow(name: string, args: readonly string[], repeats: number): Row {
 	}
 }
 
-function bootMany(count: number, repeats: number): { seconds: number[]; kernelBytes: number; pods: number } {
+export function bootMany(count: number, repeats: number): { seconds: number[]; kernelBytes: number; pods: number } {
 	const folder = mkdtempSync(join(tmpdir(), 'podwire-bench-'))
 	try {
 		const file = join(folder, 'many.yaml')
@@ -94,7 +94,7 @@ spec:
 }
 
 /** Up, measured around the command; then down. Throws with the command's own words. */
-function bootOnce(args: readonly string[]): Boot {
+export function bootOnce(args: readonly string[]): Boot {
 	const home = mkdtempSync(join(tmpdir(), 'podwire-bench-'))
 	const env = {
 		...process.env,

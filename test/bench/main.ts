@@ -10,6 +10,7 @@ interface Group {
 }
 
 const groups: readonly Group[] = [
+	{ name: 'api', load: () => import('./api.ts') },
 	{ name: 'attach', load: () => import('./attach.ts') },
 	{ name: 'boot', load: () => import('./boot.ts') },
 	{ name: 'services', load: () => import('./services.ts') },
