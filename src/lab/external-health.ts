@@ -48,14 +48,17 @@ export interface HealthBelief {
 	readonly why?: string
 }
 
-/** What is believed after one more answer. Pure. The first answer of all counts at once. */
+/** Until it is asked a node counts as healthy: what the API says of it is all that is known. */
+const unasked: HealthBelief = { healthy: true, against: 0 }
+
+/** What is believed after one more answer. Pure. */
 export function believe(before: HealthBelief | undefined, answer: HealthAnswer): HealthBelief {
 	const ok = answer === undefined
 	const now = { healthy: ok, against: 0, ...(ok ? {} : { why: answer }) }
-	if (before === undefined) return now
-	if (before.healthy === ok) return before.against === 0 && before.why === answer ? before : now
-	const against = before.against + 1
-	return against >= (ok ? healthyThreshold : unhealthyThreshold) ? now : { ...before, against }
+	const old = before ?? unasked
+	if (old.healthy === ok) return old.against === 0 && old.why === answer ? old : now
+	const against = old.against + 1
+	return against >= (ok ? healthyThreshold : unhealthyThreshold) ? now : { ...old, against }
 }
 
 interface Asking {

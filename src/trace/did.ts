@@ -3,6 +3,7 @@
 import type { ConntrackEntry, ProbeResult, Sighting } from '../agent/protocol.ts'
 import type { Ip } from '../base/ip.ts'
 import { findFrontend } from '../model/frontends.ts'
+import { balancedAt, isReachable } from '../model/load-balancer.ts'
 import type { NetworkModel } from '../model/network.ts'
 import type { Flow } from '../walk/trace.ts'
 import type { Path, Point } from './witness.ts'
@@ -131,12 +132,19 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 }
 
 /** Whether some node takes what is sent there for a Service: a ClusterIP, a node port, an address from outside. */
-function leadsToService(model: NetworkModel, { protocol, port }: Flow, ip: Ip): boolean {
+function leadsToService(model: NetworkModel, { from, protocol, port }: Flow, ip: Ip): boolean {
+	if (from.kind === 'outside' && !isRoutedOutside(model, ip)) return false
 	if (model.addresses.get(ip)?.kind === 'service') return true
 	for (const node of model.nodes.values()) {
 		if (findFrontend(model, node, { ip, protocol, port }) !== undefined) return true
 	}
 	return false
+}
+
+/** From outside only nodes and load balancers that are not internal can be reached. */
+function isRoutedOutside(model: NetworkModel, ip: Ip): boolean {
+	if (model.addresses.get(ip)?.kind === 'node') return true
+	return balancedAt(model, ip).some((service) => isReachable(service, 'outside'))
 }
 
 /** The connection as each place on its way tracks it, beginning at the first: what one made of it is what the next one got. */

@@ -38,7 +38,10 @@ function pathOfTrace(trace: Trace): Path {
 	const route = drafts.get('route')
 	if (route !== undefined) {
 		route.result = nodes.join(' > ')
-		route.text = nodes.length > 1 ? nodes.join(' → ') : `within ${nodes[0] ?? 'the pod'}`
+		route.text =
+			nodes.length > 1
+				? nodes.join(' → ')
+				: `within ${nodes[0] ?? (trace.flow.from.kind === 'outside' ? 'the network outside' : 'the pod')}`
 	}
 	if (!unanswered && trace.reply.length > 0) recordReply(draft('reply'), trace)
 	const points: Point[] = []
@@ -136,7 +139,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 		}
 		case 'route': {
 			const d = draft('route')
-			const where = hop.node ?? (hop.pod === undefined ? '' : `pod ${hop.pod}`)
+			const where = hop.node ?? (hop.pod === undefined ? 'outside' : `pod ${hop.pod}`)
 			const via = step.via === undefined ? '' : ` via ${step.via}`
 			d.details.push(
 				`${where}: ${step.destination}${via} dev ${step.device}${step.mtu === undefined ? '' : ` mtu ${step.mtu}`}`,

@@ -7,7 +7,7 @@ import type { Hook, Packet } from '../base/packet.ts'
 import { tableOf } from '../base/table.ts'
 import type { Evaluated, RuleHit, ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
-import { evaluateBalancer, hasAddress } from '../dataplane/loadbalancer/evaluate.ts'
+import { evaluateBalancer, hasAddress, isUnrouted } from '../dataplane/loadbalancer/evaluate.ts'
 import { evaluate } from '../dataplane/nftables/evaluate.ts'
 import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
 import type { NftProgram } from '../linux/nft/program.ts'
@@ -163,7 +163,10 @@ function throughBalancer(
 		met(way, evaluateBalancer(nftables, way.packet, hook)).flatMap(({ way: after, outcome }) => {
 			// To a node's port is no Service's endpoint yet.
 			const { translated: _, ...on } = after
-			return outcome.verdict === 'accept' ? next(on) : [refused(input, on, outcome.verdict)]
+			if (outcome.verdict === 'accept') return next(on)
+			const rule = outcome.rules.at(-1)
+			if (!isUnrouted(rule)) return [refused(input, on, outcome.verdict)]
+			return [ended(on, 'route', 'no-route', `the router drops it: ${rule?.comment}`)]
 		})
 	const packet = withDevices({ ...blank(flow, destination), source }, interfaces.outside)
 	const begin: Way = { ...emptyWay('', packet), nodes: [] }

@@ -5,9 +5,9 @@ import type { Hook, Packet } from '../../base/packet.ts'
 import { evaluateProgram } from '../../linux/nft/evaluate.ts'
 import { type NftProgram, tableKey } from '../../linux/nft/program.ts'
 import { defaultOrigin } from '../../model/origin.ts'
-import type { Evaluated } from '../dataplane.ts'
+import type { Evaluated, RuleHit } from '../dataplane.ts'
 import { parseOrigin } from '../origin.ts'
-import { names, tableName } from './layout.ts'
+import { names, tableName, unrouted } from './layout.ts'
 
 /** All outcomes at one hook. `addresses`: the router's own, for what is masqueraded. */
 export function evaluateBalancer(
@@ -34,4 +34,9 @@ export function evaluateBalancer(
 export function hasAddress(program: NftProgram, ip: Ip): boolean {
 	const table = program.tables.get(tableKey(familyOf(ip) === 4 ? 'ip' : 'ip6', tableName))
 	return table?.sets.get(names.addresses)?.elements.has(ip) === true
+}
+
+/** Whether the rule stands for a route that is not there. */
+export function isUnrouted(rule: RuleHit | undefined): boolean {
+	return rule?.table === tableName && (Object.values(unrouted) as (string | undefined)[]).includes(rule.comment)
 }

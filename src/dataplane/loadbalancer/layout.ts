@@ -42,6 +42,12 @@ export const names = {
 
 export type Family = 'ip' | 'ip6'
 
+/** Comments of the rules that drop what is not routed from outside at all. */
+export const unrouted = {
+	internal: 'internal load balancers',
+	elsewhere: 'pod and Service networks end inside the cluster',
+} as const
+
 /** How a new connection gets its node: each the next one, or each client always the same. */
 export type Picking = 'next' | 'client'
 
@@ -163,7 +169,7 @@ export function chainsOf({ family, picks, edge }: Shape): NftChain[] {
 			name: 'admit',
 			base: base('filter', 'prerouting', beforeTranslation),
 			rules: [
-				rule([...fromOutside, ...inSet([daddr], names.internal), count, decide('drop')], 'internal load balancers'),
+				rule([...fromOutside, ...inSet([daddr], names.internal), count, decide('drop')], unrouted.internal),
 				rule(
 					[
 						...inSet(frontendKey(family), names.ranged),
@@ -219,7 +225,7 @@ export function chainsOf({ family, picks, edge }: Shape): NftChain[] {
 						'addresses of nodes, and those they announce',
 					),
 				),
-				rule([...fromOutside, count, decide('drop')], 'pod and Service networks end inside the cluster'),
+				rule([...fromOutside, count, decide('drop')], unrouted.elsewhere),
 			],
 		},
 		{
