@@ -101,3 +101,34 @@ test('many alike are combined, and no object gets more than its share', async ()
 	await until(() => combined !== [...events.values()].find((e) => e.metadata.name === combined!.metadata.name))
 	assert.equal(events.get(combined!.metadata.name)!.count, 16, 'one more in five minutes')
 })
+
+test('events of many objects are written together, those of one in order', async () => {
+	const asked: string[] = []
+	const answers: (() => void)[] = []
+	const client = createKubeClient(async (request) => {
+		const { involvedObject, message } = (await request.json()) as Event
+		asked.push(`${involvedObject.name} ${message}`)
+		await new Promise<void>((resolve) => answers.push(resolve))
+		return Response.json({}, { status: 201 })
+	})
+	const recorder = createEventRecorder(client, { clock, signal: new AbortController().signal })
+	for (const [uid, message] of [
+		['a', '1'],
+		['b', '1'],
+		['a', '2'],
+		['c', '1'],
+		['a', '3'],
+		['d', '1'],
+	] as const) {
+		recorder.record('kubelet', object(uid, 'shop'), 'Normal', 'Said', message)
+	}
+	// The first of all goes alone: it was written before the others were there.
+	await until(() => asked.length === 1)
+	answers.shift()!()
+	await until(() => asked.length === 4)
+	assert.deepEqual(asked, ['a 1', 'b 1', 'a 2', 'c 1'])
+	for (const answer of answers.splice(0)) answer()
+	await until(() => asked.length === 6)
+	assert.deepEqual(asked.slice(4), ['a 3', 'd 1'])
+	for (const answer of answers.splice(0)) answer()
+})

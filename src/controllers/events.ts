@@ -26,6 +26,8 @@ const similarWindow = 600_000
 const mostSimilar = 10
 const burst = 25
 const refill = 300_000
+/** Events written at the same time. */
+const atOnce = 16
 /** Objects remembered for counting. */
 const remembered = 4096
 
@@ -61,7 +63,7 @@ export function createEventRecorder(client: KubeClient, options: RecorderOptions
 	const written = new Map<string, Written>()
 	const similar = new Map<string, Similar>()
 	const budgets = new Map<string, Budget>()
-	let writers = 0
+	let writing = false
 	let serial = 0
 
 	const spend = (note: Note): boolean => {
@@ -131,15 +133,31 @@ export function createEventRecorder(client: KubeClient, options: RecorderOptions
 		await client.create(events, event)
 	}
 
+	/**
+	 * The next notes to write at once, each of another object: those of one object stay in order, and one commit keeps
+	 * them all.
+	 */
+	const take = (): Note[] => {
+		const objects = new Set<unknown>()
+		let count = 0
+		for (const { object } of waiting) {
+			const { uid } = object.metadata
+			if (count >= atOnce || objects.has(uid)) break
+			objects.add(uid)
+			count++
+		}
+		return waiting.splice(0, count)
+	}
+
 	const drain = async (): Promise<void> => {
-		writers++
+		writing = true
 		try {
-			for (let note = waiting.shift(); note !== undefined && !signal.aborted; note = waiting.shift()) {
+			while (waiting.length > 0 && !signal.aborted) {
 				// An event that cannot be written (its namespace is going) is no loss.
-				await write(note).catch(() => {})
+				await Promise.allSettled(take().map(write))
 			}
 		} finally {
-			writers--
+			writing = false
 		}
 	}
 
@@ -148,7 +166,7 @@ export function createEventRecorder(client: KubeClient, options: RecorderOptions
 			if (signal.aborted) return
 			if (waiting.length >= most) waiting.shift()
 			waiting.push({ component, object, type, reason, message, at: clock.now() })
-			if (writers === 0) void drain()
+			if (!writing) void drain()
 		},
 	}
 }
