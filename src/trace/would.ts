@@ -249,12 +249,12 @@ function meet(
 			addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
 			masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
 		})
-	const first = met(way, hook === 'connect' ? [] : byTables(way))
+	// No packet meets a table before there is one.
+	const first = hook === 'connect' ? [{ way, outcome: passed(way.packet) }] : met(way, byTables(way))
 	const proxy = input.proxies?.get(node)
 	if (proxy === undefined) return first
 	// Both stand at the same hooks: what the one let through, the other sees.
-	const from = hook === 'connect' ? [{ way, outcome: passed(way.packet) }] : first
-	return from.flatMap((each) => {
+	return first.flatMap((each) => {
 		if (each.outcome.verdict !== 'accept') return [each]
 		const outcomes = proxy(each.way.packet, hook)
 		return outcomes === undefined ? [each] : met(each.way, outcomes)

@@ -135,9 +135,12 @@ suite('podwire proxy switch', { skip }, () => {
 			] as const) {
 				const ran = await home.podwire(['trace', '-n', 'shop', 'deploy/web', to, '-o', 'json'])
 				assert.equal(ran.code, code, `${mode} ${to}: ${ran.text}`)
-				const result = JSON.parse(ran.stdout)
-				assert.equal(result.disagreement, undefined, `${mode} ${to}: ${JSON.stringify(result.disagreement)}`)
-				assert.equal(result.would.silent, undefined, `${mode} ${to}: ${result.would.silent}`)
+				for (const result of JSON.parse(ran.stdout).items) {
+					assert.equal(result.disagreement, undefined, `${mode} ${to}: ${result.disagreement?.text}`)
+					for (const witness of ['should', 'would', 'did'] as const) {
+						assert.equal(result[witness].silent, undefined, `${mode} ${to}: ${witness} ${result[witness].silent}`)
+					}
+				}
 			}
 			const status = JSON.parse((await home.podwire(['status', '-o', 'json'])).stdout)
 			assert.equal(status.items[0].serviceProxy, mode)
