@@ -51,6 +51,8 @@ export interface Served {
 	/** To the form in which it is kept. Absent: this is the form. */
 	readonly toKept?: (object: UnknownObject) => UnknownObject
 	readonly fromKept?: (object: UnknownObject) => UnknownObject
+	/** As toKept, where someone else must be asked; then it is checked in the version of the request. */
+	readonly toStorage?: (object: UnknownObject) => Promise<UnknownObject>
 	/** The form in which it is kept, where that is not the first resource of its storage. */
 	readonly kept?: Served
 	readonly rules?: KindRules

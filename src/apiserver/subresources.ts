@@ -158,7 +158,7 @@ async function handleScale(call: Call): Promise<Response> {
 		const { api, served, namespace, name = '' } = call
 		const entry = api.store.get(served.storage, keyIn(namespace, name))
 		if (entry === undefined) throw notFound(served.resource, name)
-		return scaleAnswer(call, entry.object)
+		return scaleAnswer(call, shownObject(served, entry))
 	}
 	if (method !== 'PUT' && method !== 'PATCH') throw methodNotAllowed()
 	const options = readWriteOptions(call)
@@ -199,7 +199,7 @@ async function handleScale(call: Call): Promise<Response> {
 	if (options.dryRun) return scaleAnswer(call, next)
 	return replace({ ...parent, subresource: undefined }, before, next, options, {
 		managedBy: 'scale',
-		answer: (entry) => scaleAnswer(call, entry.object),
+		answer: (entry) => scaleAnswer(call, shownObject(call.served, entry)),
 	})
 }
 

@@ -115,7 +115,10 @@ async function insert(
 	if (!applied) object = withManagers(kept, undefined, object, options, undefined, api.now())
 	const headers = warningHeaders(warnings)
 	if (options.dryRun) return objectAnswer(call, 201, served.fromKept?.(object) ?? object, headers)
-	const write = api.store.put(served.storage, key, object, undefined)
+	const stored = served.toStorage === undefined ? object : await served.toStorage(object)
+	// Someone may have been faster while we waited.
+	if (api.store.current(served.storage, key) !== undefined) throw alreadyExists(served.resource, name)
+	const write = api.store.put(served.storage, key, stored, undefined)
 	await write.kept
 	return entryAnswer(call, 201, write.entry, headers)
 }
@@ -191,9 +194,28 @@ export async function updateObject(call: Call): Promise<Response> {
 			? readStatusAs(served, body.object, options.fieldValidation)
 			: readAs(served, body.object, options.fieldValidation, body.text)
 	checkSameName(call, object)
-	const before = call.api.store.current(served.storage, keyIn(call.namespace, name))
-	if (before === undefined) throw notFound(served.resource, name)
-	return replace(call, before, object, options, { warnings })
+	return again(call, () => {
+		const before = call.api.store.current(served.storage, keyIn(call.namespace, name))
+		if (before === undefined) throw notFound(served.resource, name)
+		return replace(call, before, object, options, { warnings })
+	})
+}
+
+/** The object was written by another while a webhook was asked. */
+class Moved extends Error {}
+
+const mostAttempts = 5
+
+/** Tries a write that someone came in between of again. Throws Refusal Conflict where it is always so. */
+async function again(call: Call, attempt: () => Promise<Response>): Promise<Response> {
+	for (let i = 0; i < mostAttempts; i++) {
+		try {
+			return await attempt()
+		} catch (e) {
+			if (!(e instanceof Moved)) throw e
+		}
+	}
+	throw conflict(call.served.resource, call.name ?? '')
 }
 
 function checkSameName(call: Call, object: UnknownObject): void {
@@ -233,7 +255,7 @@ export async function replace(
 ): Promise<Response> {
 	const { api, served, name = '' } = call
 	const kept = keptForm(call)
-	const old = before.object
+	const old = served.toStorage === undefined ? before.object : shownObject(served, before)
 	checkPreconditions(call, before, given.metadata, name)
 	// Most writes are of status: what they leave as it was is neither filled in nor checked again.
 	const specStays = call.subresource === 'status' || extra.specStays === true
@@ -261,6 +283,11 @@ export async function replace(
 	}
 	if (options.dryRun)
 		return objectAnswer(call, 200, served.fromKept?.(next) ?? next, warningHeaders(extra.warnings ?? []))
+	if (served.toStorage !== undefined) {
+		const stored = await served.toStorage(next)
+		if (api.store.current(served.storage, before.key) !== before) throw new Moved()
+		next = stored
+	}
 	const write = isFinished(kept, next)
 		? finishDeletion(api, before, next)
 		: api.store.put(served.storage, before.key, next, before)
@@ -292,7 +319,6 @@ function checkPreconditions(call: Call, before: Entry, given: UnknownObject['met
 const knownPatches: ReadonlySet<string> = new Set(Object.values(patchTypes))
 
 export async function patchObject(call: Call): Promise<Response> {
-	const { api, served, namespace, name = '' } = call
 	const mediaType = mediaTypeOf(call.request)
 	if (!knownPatches.has(mediaType)) {
 		throw refuse(
@@ -322,6 +348,21 @@ export async function patchObject(call: Call): Promise<Response> {
 		])
 	}
 	const body = await readBody(call.request)
+	return again(call, () => patchOnce(call, { mediaType, options, apply, force, body }))
+}
+
+async function patchOnce(
+	call: Call,
+	given: {
+		readonly mediaType: string
+		readonly options: WriteOptions
+		readonly apply: boolean
+		readonly force: boolean
+		readonly body: Awaited<ReturnType<typeof readBody>>
+	},
+): Promise<Response> {
+	const { api, served, namespace, name = '' } = call
+	const { mediaType, options, apply, force, body } = given
 	const before = api.store.current(served.storage, keyIn(namespace, name))
 	if (before === undefined && (!apply || call.subresource !== undefined)) throw notFound(served.resource, name)
 	const current = before === undefined ? undefined : (shownObject(served, before) as unknown as JsonObject)

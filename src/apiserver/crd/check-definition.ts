@@ -7,7 +7,8 @@ import { isObject, type JsonObject, sameJson } from '../../kube/schema/json.ts'
 import { serviceNameFaults, subdomainFaults } from '../validate/names.ts'
 import { Report } from '../validate/report.ts'
 import { checkSchemaOf } from './check-schema.ts'
-import { type Definition, isEstablished, type Version } from './definition.ts'
+import { reviewVersions } from './convert.ts'
+import { type Definition, isEstablished, type Version, type WebhookClient } from './definition.ts'
 import { schemaAtPath, stepsOf } from './field-path.ts'
 import { parseJsonPath } from './json-path.ts'
 import { readSchema, type Schema } from './schema.ts'
@@ -44,7 +45,7 @@ export function checkDefinition(object: JsonObject, beforeObject: JsonObject | u
 			true,
 			'cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead',
 		)
-	checkConversion(spec.conversion?.strategy, report)
+	checkConversion(spec.conversion, report)
 	checkVersions(spec.versions ?? [], before?.spec.versions, report)
 	if (before !== undefined) checkChange(before, definition, report)
 	return report.causes
@@ -100,16 +101,45 @@ function checkNames({ spec }: Definition, report: Report): void {
 			report.invalidFor(`spec.names.${field}[${i}]`, value, serviceNameFaults(value))
 }
 
-function checkConversion(strategy: string | undefined, report: Report): void {
-	const at = 'spec.conversion.strategy'
-	if (strategy === undefined || strategy === 'None') return
-	if (strategy === 'Webhook')
+function checkConversion(conversion: Definition['spec']['conversion'], report: Report): void {
+	const { strategy, webhook } = conversion ?? {}
+	const at = 'spec.conversion'
+	report.oneOf(`${at}.strategy`, strategy, ['None', 'Webhook'])
+	if (strategy !== 'Webhook') {
+		if (webhook !== undefined)
+			report.forbidden(`${at}.webhook`, 'should not be set when strategy is not set to Webhook')
+		return
+	}
+	const { clientConfig: client, conversionReviewVersions: versions = [] } = webhook ?? {}
+	if (client === undefined) report.required(`${at}.webhook.clientConfig`, 'required when strategy is set to Webhook')
+	else checkWebhookClient(client, `${at}.webhook.clientConfig`, report)
+	if (versions.length === 0) report.required(`${at}.webhook.conversionReviewVersions`)
+	else if (!versions.some((version) => reviewVersions.includes(version)))
 		report.invalid(
-			at,
-			strategy,
-			'this server calls no webhooks: only None is supported, which keeps all fields and changes the apiVersion',
+			`${at}.webhook.conversionReviewVersions`,
+			versions,
+			`must include at least one of ${reviewVersions.join(', ')}`,
 		)
-	else report.notSupported(at, strategy, ['None', 'Webhook'])
+}
+
+function checkWebhookClient({ url, service }: WebhookClient, at: string, report: Report): void {
+	if ((url === undefined) === (service === undefined)) {
+		report.required(at, 'exactly one of url or service is required')
+		return
+	}
+	if (url !== undefined) {
+		const parsed = URL.canParse(url) ? new URL(url) : undefined
+		if (parsed === undefined) report.required(`${at}.url`, 'url must be a valid URL')
+		else if (parsed.protocol !== 'https:') report.invalid(`${at}.url`, url, "'https' is the only allowed URL scheme")
+		else if (parsed.username !== '' || parsed.search !== '' || parsed.hash !== '')
+			report.invalid(`${at}.url`, url, 'user information, queries and fragments are not permitted in the URL')
+	} else if (service !== undefined) {
+		if (!service.name) report.required(`${at}.service.name`, 'service name is required')
+		if (!service.namespace) report.required(`${at}.service.namespace`, 'service namespace is required')
+		report.between(`${at}.service.port`, service.port, 1, 65535)
+		if (service.path !== undefined && !service.path.startsWith('/'))
+			report.invalid(`${at}.service.path`, service.path, "must start with a '/'")
+	}
 }
 
 function checkVersions(versions: readonly Version[], before: readonly Version[] | undefined, report: Report): void {

@@ -44,6 +44,19 @@ export interface PrinterColumn {
 	readonly jsonPath: string
 }
 
+/** Where a webhook is: a URL or a Service. */
+export interface WebhookClient {
+	readonly url?: string
+	readonly service?: {
+		readonly namespace: string
+		readonly name: string
+		readonly path?: string
+		readonly port?: number
+	}
+	/** PEM, in base64. */
+	readonly caBundle?: string
+}
+
 export interface Condition {
 	readonly type: string
 	readonly status: 'True' | 'False' | 'Unknown'
@@ -58,7 +71,13 @@ export interface Definition extends UnknownObject {
 		readonly scope: 'Namespaced' | 'Cluster'
 		readonly names: Names
 		readonly versions: readonly Version[]
-		readonly conversion?: { readonly strategy?: string }
+		readonly conversion?: {
+			readonly strategy?: string
+			readonly webhook?: {
+				readonly clientConfig?: WebhookClient
+				readonly conversionReviewVersions?: readonly string[]
+			}
+		}
 		readonly preserveUnknownFields?: boolean
 	}
 	readonly status?: {

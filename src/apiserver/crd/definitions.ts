@@ -110,12 +110,24 @@ class Keeper {
 		const installed: Installed = {
 			uid,
 			generation,
-			rows: this.#library().servedOf(named, () => installed.terminating),
+			rows: this.#library().servedOf(named, () => installed.terminating, this.#conversion(name)),
 			storage: name,
 			terminating: false,
 		}
 		this.#installed.set(name, installed)
 		this.#arrange(definition.spec.group)
+	}
+
+	#conversion(storage: string): import('./kind.ts').ConversionWorld {
+		const api = this.#api
+		return {
+			call: async (client, review) => (await import('./webhook.ts')).callWebhook(api, client, review),
+			count: () => api.store.count(storage),
+			has: (key) => api.store.get(storage, key) !== undefined,
+			*all() {
+				for (const entry of api.store.list(storage)) yield entry.object
+			},
+		}
 	}
 
 	#uninstall(name: string): void {

@@ -9,6 +9,7 @@ import type { KindRules, Served } from '../registry.ts'
 import { methodNotAllowed, qualified } from '../status.ts'
 import { checkFields, duplicateFields, type FieldValidation, readObject } from '../validate/fields.ts'
 import { tableOfVersion } from './columns.ts'
+import { type CallWebhook, type Converter, createConverter } from './convert.ts'
 import type { Definition, Version } from './definition.ts'
 import { stepsOf } from './field-path.ts'
 import { prune, withSchemaDefaults } from './fill.ts'
@@ -17,8 +18,21 @@ import { readSchema, type Schema } from './schema.ts'
 import { typeOfSchema } from './type.ts'
 import { checkSchema } from './values.ts'
 
+/** What conversion by a webhook needs of the server. */
+export interface ConversionWorld {
+	readonly call: CallWebhook
+	readonly count: () => number
+	readonly has: (key: string) => boolean
+	/** All that is kept now. */
+	readonly all: () => Iterable<UnknownObject>
+}
+
 /** The rows of all served versions of a definition. `isTerminating`: nothing may be made any more. */
-export function servedOf(definition: Definition, isTerminating: () => boolean): readonly Served[] {
+export function servedOf(
+	definition: Definition,
+	isTerminating: () => boolean,
+	world?: ConversionWorld,
+): readonly Served[] {
 	const { spec } = definition
 	const stored = spec.versions.find((version) => version.storage) ?? spec.versions[0]!
 	// Objects may have been kept in another version, or before the schema had its defaults.
@@ -26,9 +40,14 @@ export function servedOf(definition: Definition, isTerminating: () => boolean): 
 		spec.versions.length === 1 &&
 		(definition.status?.storedVersions ?? []).length <= 1 &&
 		(definition.metadata.generation ?? 1) <= 1
+	const byWebhook = spec.conversion?.strategy === 'Webhook' && world !== undefined && spec.versions.length > 1
+	const converter = byWebhook ? createConverter(definition, world) : undefined
 	return spec.versions
 		.filter((version) => version.served)
-		.map((version) => rowOf(definition, version, stored, isPlain, isTerminating))
+		.map((version) => {
+			const row = rowOf(definition, version, stored, isPlain, isTerminating)
+			return converter === undefined || world === undefined ? row : converted(row, converter, world)
+		})
 }
 
 const status: Subresource = { name: 'status', verbs: ['get', 'patch', 'update'] }
@@ -110,6 +129,34 @@ function rowOf(
 						},
 					},
 				}),
+	}
+}
+
+/** The row of a version whose objects a webhook converts: it is read and checked as it is asked for, and kept as stored. */
+function converted(row: Served, converter: Converter, world: ConversionWorld): Served {
+	const { resource, apiVersion, storage, rules, openApiSchema } = row
+	let all: Promise<void> | undefined
+	return {
+		resource,
+		apiVersion,
+		storage,
+		custom: true,
+		...(rules === undefined ? {} : { rules }),
+		...(openApiSchema === undefined ? {} : { openApiSchema }),
+		get type() {
+			return row.type
+		},
+		fromKept: (object) => {
+			const shown = converter.convert(object, apiVersion)
+			return row.fromKept?.(shown) ?? shown
+		},
+		toStorage: (object) => converter.store(object),
+		// What was kept before this version was served, or before this process: once. Writes convert what they keep.
+		prepare: () =>
+			(all ??= converter.ready(world.all(), apiVersion).catch((e: unknown) => {
+				all = undefined
+				throw e
+			})),
 	}
 }
 
