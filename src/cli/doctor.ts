@@ -58,8 +58,8 @@ function lineOf(check: Check, style: Style): string {
 		warn: paint(style, 'yellow', 'warn'),
 		fail: paint(style, 'red', 'FAIL'),
 	}[check.status]
-	const fix = check.fix === undefined ? '' : `\n${' '.repeat(26)}fix: ${check.fix}`
-	return `${mark}  ${check.name.padEnd(20)}${check.text}${fix}`
+	const fix = check.fix === undefined ? '' : `\n${' '.repeat(29)}fix: ${check.fix}`
+	return `${mark}  ${check.name.padEnd(23)}${check.text}${fix}`
 }
 
 function platform(): Check[] {
