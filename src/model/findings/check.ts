@@ -8,6 +8,8 @@ import type { AddressOwner } from '../network.ts'
 import type { ObjectKey } from '../origin.ts'
 import type { ClusterState } from '../state.ts'
 import { checkAddresses } from './addresses.ts'
+import { checkDistribution } from './distribution.ts'
+import { checkFrontends } from './frontends.ts'
 import { checkHostPorts } from './host-ports.ts'
 import { indexPods, type PodIndex } from './pod-index.ts'
 import { checkPolicies } from './policies.ts'
@@ -31,6 +33,8 @@ const checks: readonly ((input: CheckInput) => Iterable<Finding>)[] = [
 	checkAddresses,
 	checkPolicies,
 	checkHostPorts,
+	checkFrontends,
+	checkDistribution,
 ]
 
 /** Sorted by code, then text, so that the order does not depend on the order of events. */
