@@ -1,7 +1,7 @@
 // The ClusterRoles and bindings every cluster starts with. The facts are those of Kubernetes
 // (kubernetes.io/docs/reference/access-authn-authz/rbac, "Default roles and role bindings"), as data.
-// The roles of the real controllers (system:controller:*) are left out: ours run inside, and nobody else has them.
 
+import { controllerRoles } from './controller-roles.ts'
 import { type Binding, rbacGroup } from './rbac.ts'
 import type { Rule } from './rules.ts'
 
@@ -264,6 +264,7 @@ export function defaultRoles(): readonly DefaultRole[] {
 		approver('kube-apiserver-client-kubelet'),
 		approver('kubelet-serving'),
 		approver('legacy-unknown'),
+		...controllerRoles().map(({ name, rules }) => ({ name, rules })),
 	]
 }
 
@@ -284,7 +285,8 @@ const bound: Readonly<Record<string, readonly string[]>> = {
 }
 
 export function defaultBindings(): readonly Pick<Binding, 'roleRef' | 'subjects'>[] {
-	return Object.entries(bound).map(([name, subjects]) => ({
+	const controllers = controllerRoles().map(({ name, account }) => [name, [`s:kube-system/${account}`]] as const)
+	return [...Object.entries(bound), ...controllers].map(([name, subjects]) => ({
 		roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name },
 		...(subjects.length === 0 ? {} : { subjects: subjects.map(subjectOf) }),
 	}))
