@@ -66,6 +66,32 @@ export function tracesText(traces: readonly Trace[]): string {
 		.join('\n')
 }
 
+/** `web-1:80 from 10.244.0.5 by node-1>node-2 50%; no-endpoints drop 50%`: each way, the same ones together. */
+export function endsText(traces: readonly Trace[]): string {
+	const ends = new Map<string, number>()
+	for (const trace of traces) {
+		const text = endText(trace)
+		ends.set(text, (ends.get(text) ?? 0) + trace.chance)
+	}
+	return [...ends]
+		.sort(([a], [b]) => (a < b ? -1 : 1))
+		.map(([text, chance]) => (chance > 0.999 ? text : `${text} ${Math.round(chance * 100)}%`))
+		.join('; ')
+}
+
+function endText({ disposition, hops, reply }: Trace): string {
+	const steps = hops.flatMap((h) => h.steps)
+	const nodes = hops.flatMap((h) => (h.node === undefined ? [] : [h.node])).filter((n, i, all) => n !== all[i - 1])
+	const drop = [...steps, ...reply.flatMap((h) => h.steps)].findLast((s) => s.step === 'drop')
+	const deliver = steps.findLast((s) => s.step === 'deliver')
+	if (deliver?.step !== 'deliver') return `${disposition}${drop?.step === 'drop' ? ` ${drop.how}` : ''}`
+	const last = steps.findLast((s) => s.step === 'translate')
+	const target = `${(deliver.pod ?? deliver.node)?.replace('default/', '')}:${deliver.port}`
+	const source = last?.step === 'translate' ? ` from ${last.after.source}` : ''
+	const lost = drop === undefined ? '' : `, answer ${disposition}`
+	return `${target}${source} by ${nodes.join('>')}${lost}`
+}
+
 function round(chance: number): number {
 	return Math.round(chance * 1000) / 1000
 }

@@ -92,7 +92,17 @@ function* checkExternalIps({ model }: CheckInput, service: Service): Iterable<Fi
 	if (!isProxied(service) || service.externalIps.length === 0) return
 	const because = [service.fields?.externalIPs ?? service.origin]
 	const unrouted: Ip[] = []
+	const families = new Set(service.clusterIps.map((ip) => familyOf(ip)))
 	for (const ip of service.externalIps) {
+		if (!families.has(familyOf(ip))) {
+			yield {
+				code: 'PW0027',
+				severity: 'warning',
+				text: `Service "${service.key}" has the external IP ${ip} and no ClusterIP of that family: it is not proxied in it, no node answers there`,
+				because,
+			}
+			continue
+		}
 		const owner = model.addresses.get(ip)
 		if (owner?.kind === 'pod') {
 			yield {
