@@ -85,6 +85,7 @@ export async function runDaemon(
 		},
 		async repair() {
 			await cluster?.loop?.repair()
+			await kernel?.external.repair()
 		},
 		get agent() {
 			return agent

@@ -21,6 +21,8 @@ export interface Announcer {
 	bring(ips: ReadonlySet<Ip>): readonly Ip[]
 	/** What the kernel answers for. */
 	read(): readonly Ip[]
+	/** The next bring reads back first. */
+	forget(): void
 	/** Tells the neighbours of an IPv4 address that it is here (RFC 5227, 3: a gratuitous ARP request). */
 	tell(ip: Ip): void
 	close(): void
@@ -86,6 +88,9 @@ export function createAnnouncer(netns: string, uplink: string): Announcer {
 			return added
 		},
 		read: () => [...read()],
+		forget() {
+			known = undefined
+		},
 		tell(ip) {
 			if (familyOf(ip) !== 4 || mac === undefined) return
 			const fd = inNetnsAt(netns, () => socket(AF_PACKET, SOCK_RAW, 0))

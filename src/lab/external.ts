@@ -31,6 +31,8 @@ const proxyHealthPort = 10256
 /** Milliseconds between two rounds of probes, and how long one may take. */
 const probeInterval = 500
 const probeTimeout = 400
+/** Milliseconds between two looks at what is really installed. */
+const repairInterval = 30_000
 /** When a move is told again, milliseconds: a neighbour may have been busy, or may not take two changes at once. */
 const retell = [1_100, 3_000]
 
@@ -73,9 +75,16 @@ export function createExternal(options: {
 	let stopped = false
 	let probing = false
 
+	/** One at a time touches the kernel. */
+	let last: Promise<unknown> = Promise.resolve()
+	function alone<T>(task: () => Promise<T>): Promise<T> {
+		const next = last.then(task)
+		last = next.catch(() => undefined)
+		return next
+	}
 	const runner = createRunner(clock, 0, async () => {
 		try {
-			await bring()
+			await alone(bring)
 			return undefined
 		} catch (e) {
 			options.onFailure('load balancer', e)
@@ -196,6 +205,33 @@ export function createExternal(options: {
 		}
 	}
 
+	function repair(): Promise<number> {
+		return alone(async () => {
+			for (const announcer of announcers.values()) announcer.forget()
+			const changes = await plane.repair()
+			// Addresses are read back each time.
+			await bring()
+			return changes
+		})
+	}
+
+	function repairLater(): void {
+		const cancel = clock.after(repairInterval, () => {
+			cancels.delete(cancel)
+			repair()
+				.then((changes) => {
+					if (changes > 0)
+						options.onHealth?.('somebody else had changed the load balancer; it is as it should be again')
+				})
+				.catch((e) => options.onFailure('load balancer', e))
+				.finally(() => {
+					if (!stopped) repairLater()
+				})
+		})
+		cancels.add(cancel)
+	}
+	repairLater()
+
 	function checksOf(now: NetworkModel): HealthCheck[] {
 		const services = [...now.services.values()].filter(
 			(service) => service.loadBalancer?.by !== undefined && service.loadBalancer.ingress.length > 0,
@@ -263,14 +299,13 @@ export function createExternal(options: {
 			const interfaces = { outside: outsideInterface, nodes: underlayInterface }
 			return { nftables: await plane.read(), announced, interfaces }
 		},
-		async repair() {
-			return plane.repair()
-		},
+		repair: () => repair(),
 		sick: whySick,
 		async stop() {
 			stopped = true
 			for (const cancel of cancels) cancel()
 			await runner.stop()
+			await last
 			balancer.close()
 			router.close()
 			conntrack.close()
