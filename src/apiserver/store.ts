@@ -39,23 +39,13 @@ export class Entry {
 	readonly #forms: ReadForms
 	#object: UnknownObject | undefined
 
-	constructor(
-		forms: ReadForms,
-		storage: string,
-		key: string,
-		revision: number,
-		id: number,
-		bytes: Uint8Array,
-		object?: UnknownObject,
-	) {
+	constructor(forms: ReadForms, storage: string, key: string, revision: number, id: number, bytes: Uint8Array) {
 		this.#forms = forms
 		this.storage = storage
 		this.key = key
 		this.revision = revision
 		this.id = id
 		this.bytes = bytes
-		this.#object = object
-		if (object !== undefined) forms.add(this)
 	}
 
 	/** The object, deeply frozen; read from the bytes when it is not at hand. */
@@ -366,9 +356,9 @@ function makeEntry(
 	id: number,
 	object: KubeObject,
 ): Entry {
-	const stamped = { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } } as UnknownObject
-	const bytes = encoder.encode(JSON.stringify(stamped))
-	return new Entry(forms, storage, key, revision, id, bytes, deepFreeze(stamped))
+	const stamped = { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } }
+	// The form it was written in is let go: put together of parts, it takes three times the memory of one that is read.
+	return new Entry(forms, storage, key, revision, id, encoder.encode(JSON.stringify(stamped)))
 }
 
 /** Freezes what is not frozen yet; a frozen part is taken to be frozen all the way down. */
