@@ -339,13 +339,15 @@ export function sketchModel(services: readonly Service[], pods = 0): NetworkMode
 	}
 }
 
-/** Of several Services that claim a frontend the first has it. */
+/** Of several Services that claim a frontend the first has it; a ClusterIP is nobody else's. */
 export function frontendTable(services: readonly Service[]): NetworkModel['frontends'] {
 	const frontends = new Map<string, string>()
+	const clusterIps = new Set(services.flatMap((s) => s.clusterIps))
 	for (const service of services) {
 		for (const frontend of service.ports.flatMap((port) => frontendsOf(service, port))) {
 			const key = frontendKeyOf(frontend)
-			if (frontend.kind !== 'cluster-ip' && !frontends.has(key)) frontends.set(key, service.key)
+			if (frontend.kind === 'cluster-ip' || (frontend.ip !== undefined && clusterIps.has(frontend.ip))) continue
+			if (!frontends.has(key)) frontends.set(key, service.key)
 		}
 	}
 	return tableOf(frontends)

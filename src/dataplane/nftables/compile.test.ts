@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { podIp, type ServiceSketch, sketchModel, sketchService } from '../../../test/net/services-world.ts'
-import type { Ip } from '../../base/ip.ts'
+import type { Cidr, Ip } from '../../base/ip.ts'
 import { tableOf } from '../../base/table.ts'
 import { createFakeKernel } from '../../linux/nft/fake.ts'
 import { printProgram } from '../../linux/nft/print.ts'
@@ -35,16 +35,43 @@ const service: fc.Arbitrary<Service> = fc
 		),
 		local: fc.boolean(),
 		affinity: fc.constantFrom(undefined, 60, 10800),
+		type: fc.constantFrom('ClusterIP', 'NodePort', 'LoadBalancer'),
+		externalLocal: fc.boolean(),
+		nodePort: fc.constantFrom(undefined, 30080, 30081),
+		// One inside of the Service networks, one that is a ClusterIP of others, one of the node.
+		externalIps: fc.subarray(['192.0.2.1', '10.96.0.77', '10.96.0.2', '172.18.0.2'], { maxLength: 2 }),
+		vips: fc.subarray(['203.0.113.1', '203.0.113.2', 'fd00:203::1'], { maxLength: 2 }),
+		sourceRanges: fc.subarray(['10.0.0.0/8', '10.1.0.0/16', '172.18.0.0/16', 'fd00::/16', '0.0.0.0/0'], {
+			maxLength: 3,
+		}),
 	})
-	.map(({ local, affinity, ...sketch }) =>
-		sketchService({
+	.map(({ local, affinity, type, externalLocal, nodePort, externalIps, vips, sourceRanges, ...sketch }) => {
+		const made = sketchService({
 			...(sketch as ServiceSketch),
 			more: {
+				type: type as Service['type'],
 				internalTrafficPolicy: local ? 'Local' : 'Cluster',
+				externalTrafficPolicy: externalLocal ? 'Local' : 'Cluster',
+				externalIps: externalIps as Ip[],
 				...(affinity === undefined ? {} : { sessionAffinity: affinity }),
 			},
-		}),
-	)
+		})
+		return {
+			...made,
+			ports: made.ports.map((p, i) =>
+				type === 'ClusterIP' || nodePort === undefined ? p : { ...p, nodePort: nodePort + i },
+			),
+			...(type !== 'LoadBalancer'
+				? {}
+				: {
+						loadBalancer: {
+							ingress: vips.map((ip) => ({ ip: ip as Ip, ipMode: 'VIP' as const })),
+							sourceRanges: sourceRanges as Cidr[],
+							allocateNodePorts: true,
+						},
+					}),
+		}
+	})
 const models: fc.Arbitrary<NetworkModel> = fc
 	.tuple(fc.uniqueArray(service, { maxLength: 5, selector: (s) => s.key }), fc.integer({ min: 0, max: 3 }))
 	.map(([services, pods]) => sketchModel(services, pods))
@@ -86,7 +113,7 @@ describe('compile Services', () => {
 					have = want
 				}
 			}),
-			{ numRuns: 150 },
+			{ numRuns: 100 },
 		)
 	})
 
