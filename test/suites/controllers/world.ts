@@ -6,7 +6,12 @@ import { createApiServer } from '../../../src/apiserver/server.ts'
 import { createStore } from '../../../src/apiserver/store.ts'
 import { systemClock } from '../../../src/base/clock.ts'
 import { parseCidr } from '../../../src/base/ip.ts'
-import { type ControllerFailure, type Controllers, startControllers } from '../../../src/controllers/main.ts'
+import {
+	type AddressPool,
+	type ControllerFailure,
+	type Controllers,
+	startControllers,
+} from '../../../src/controllers/main.ts'
 import { createWorkQueue } from '../../../src/controllers/queue.ts'
 import { isConflict, isNotFound } from '../../../src/kube/answer.ts'
 import { createKubeClient, type KubeClient } from '../../../src/kube/client.ts'
@@ -42,6 +47,8 @@ export interface WorldOptions {
 	readonly nodeGrace?: number
 	/** How long a terminating pod lives: until this resolves. */
 	readonly letGo?: (pod: Pod) => Promise<void>
+	/** Where load balancers get their addresses; absent: there are none. */
+	readonly addressPools?: () => readonly AddressPool[]
 	/** What lies between the controllers and the server. */
 	readonly between?: (transport: Transport) => Transport
 }
@@ -74,6 +81,7 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
 			signal,
 			podNetworks: [{ cidr: parseCidr('10.244.0.0/16'), nodeMask: 24 }],
 			caCertificate: 'certificate',
+			...(options.addressPools === undefined ? {} : { addressPools: options.addressPools }),
 			...(options.nodeGrace === undefined ? {} : { nodeGrace: options.nodeGrace }),
 			onFailure: (failure) => failures.push(failure),
 		})
