@@ -117,7 +117,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 	await serveDefinitions(api)
 	await Promise.all([
 		bootstrap(transport, { serviceCidrs, ...(options.advertise ? { advertise: options.advertise } : {}) }),
-		reconcileDefaults(store, transport),
+		reconcileDefaults(store, transport, api.now()),
 	])
 	const aggregation = startAggregation(store, transport, onFailure)
 	await aggregation.settle()

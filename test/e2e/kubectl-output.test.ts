@@ -53,6 +53,7 @@ const varying: readonly (readonly [RegExp, string])[] = [
 	[/(SHA256=)[0-9a-f]{64}/g, '$1<hash>'],
 	[/\b10\.244\.\d+\.\d+\b/g, '<pod-ip>'],
 	[/\b10\.96\.(?!0\.(?:0|1|10)\b)\d+\.\d+\b/g, '<cluster-ip>'],
+	[/\b172\.18\.255\.\d+\b/g, '<lb-ip>'],
 	[/:3[0-2]\d{3}\//g, ':<node-port>/'],
 	[/(nodePort: )3[0-2]\d{3}\b/g, '$1<node-port>'],
 	[/(127\.0\.0\.1:)\d+/g, '$1<port>'],

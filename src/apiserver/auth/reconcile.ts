@@ -2,6 +2,7 @@
 // added, never removed, and what says `autoupdate: "false"` is left alone.
 // Source: kubernetes.io/docs/reference/access-authn-authz/rbac, "Auto-reconciliation".
 
+import { randomUUID } from 'node:crypto'
 import { createKubeClient } from '../../kube/client.ts'
 import type { Kind } from '../../kube/kinds.ts'
 import { resourceOf } from '../../kube/resources.ts'
@@ -18,14 +19,15 @@ const annotations = { [autoupdate]: 'true' }
 const labels = { 'kubernetes.io/bootstrapping': 'rbac-defaults' }
 const joinLabel = (name: string) => `${rbacGroup}/aggregate-to-${name}`
 
-export async function reconcileDefaults(store: Store, transport: Transport): Promise<void> {
+/** `now`: RFC 3339. */
+export async function reconcileDefaults(store: Store, transport: Transport, now: string): Promise<void> {
 	const client = createKubeClient(transport, { fieldManager: 'kube-apiserver', userAgent: 'kube-apiserver' })
 	const work: Promise<unknown>[] = []
 	for (const role of wantedRoles()) {
 		const { name } = role.metadata
 		const have = store.get(storages.clusterRoles, name)?.object as unknown as Role | undefined
 		if (have === undefined) {
-			work.push(client.create(clusterRoles, role))
+			work.push(isController(name) ? keep(store, storages.clusterRoles, role, now) : client.create(clusterRoles, role))
 			continue
 		}
 		if (have.metadata.annotations?.[autoupdate] === 'false') continue
@@ -47,7 +49,8 @@ export async function reconcileDefaults(store: Store, transport: Transport): Pro
 		const { name } = binding.metadata
 		const have = store.get(storages.clusterRoleBindings, name)?.object as unknown as Binding | undefined
 		if (have === undefined) {
-			work.push(client.create(clusterRoleBindings, binding))
+			const storage = storages.clusterRoleBindings
+			work.push(isController(name) ? keep(store, storage, binding, now) : client.create(clusterRoleBindings, binding))
 			continue
 		}
 		if (have.metadata.annotations?.[autoupdate] === 'false') continue
@@ -68,6 +71,16 @@ export async function reconcileDefaults(store: Store, transport: Transport): Pro
 		work.push(client.update(clusterRoleBindings, { ...have, metadata, subjects: [...own, ...lacking] }))
 	}
 	await Promise.all(work)
+}
+
+function isController(name: string): boolean {
+	return name.startsWith('system:controller:')
+}
+
+/** Kept as it is, past all that a request goes through: there are many, and the first start waits for them. */
+function keep(store: Store, storage: string, object: Role | Binding, now: string): Promise<void> {
+	const metadata = { ...object.metadata, uid: randomUUID(), creationTimestamp: now }
+	return store.put(storage, object.metadata.name, { ...object, metadata }, undefined).kept
 }
 
 /** Labels and annotations that are missing are added; those that are there stay. The same object where all are. */
