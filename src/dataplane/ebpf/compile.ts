@@ -34,8 +34,8 @@ import {
 type Model = Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends'>
 
 interface Vantage {
-	readonly node: NodeName
-	readonly zone?: string
+	/** Who asks, as far as the choice of endpoints depends on it. */
+	readonly pod: Parameters<typeof treat>[3]
 	readonly addresses: readonly Ip[]
 	readonly nodePortIps: readonly Ip[]
 }
@@ -95,8 +95,7 @@ export function compileProgram(
 function vantageOf(model: NetworkModel, name: NodeName): Vantage {
 	const node = model.nodes.get(name)
 	return {
-		node: name,
-		...(node?.zone === undefined ? {} : { zone: node.zone }),
+		pod: { place: 'pod', node: name, ...(node?.zone === undefined ? {} : { zone: node.zone }) },
 		addresses: node?.addresses ?? [],
 		nodePortIps: node === undefined ? [] : nodePortIps(model, node),
 	}
@@ -104,8 +103,8 @@ function vantageOf(model: NetworkModel, name: NodeName): Vantage {
 
 function sameVantage(a: Vantage, b: Vantage): boolean {
 	return (
-		a.node === b.node &&
-		a.zone === b.zone &&
+		a.pod.node === b.pod.node &&
+		a.pod.zone === b.pod.zone &&
 		a.addresses.join() === b.addresses.join() &&
 		a.nodePortIps.join() === b.nodePortIps.join()
 	)
@@ -132,15 +131,16 @@ function changeServices(keep: Compiled | undefined, model: Model, vantage: Vanta
 		// First everything that goes, then everything that comes: an address may move from one Service to another.
 		const gone = new Set<string>()
 		for (const service of leaving)
-			for (const one of contribute(service, vantage, before ?? model)) gone.add(frontendKey(one))
-		for (const service of coming) {
-			for (const one of contribute(service, vantage, model)) {
-				const key = frontendKey(one)
-				gone.delete(key)
-				const old = draft.get(key)
-				if (old === undefined || !sameFrontend(old, one)) draft.set(key, one)
-			}
+			contribute(service, vantage, before ?? model, (one) => {
+				gone.add(frontendKey(one))
+			})
+		const put = (one: EbpfFrontend) => {
+			const key = frontendKey(one)
+			gone.delete(key)
+			const old = draft.get(key)
+			if (old === undefined || !sameFrontend(old, one)) draft.set(key, one)
 		}
+		for (const service of coming) contribute(service, vantage, model, put)
 		for (const key of gone) draft.delete(key)
 	})
 }
@@ -168,23 +168,25 @@ function claims(before: Model, model: Model, vantage: Vantage): Set<ObjectKey> {
 	return keys
 }
 
-/** The frontends of one Service that sockets can be led away from; all others are for the packet rules. */
-function* contribute(
+/** Calls `emit` for the frontends of one Service that sockets can be led away from; all others are for the packet rules. */
+function contribute(
 	service: Service,
 	vantage: Vantage,
 	owners: Pick<NetworkModel, 'addresses' | 'frontends'>,
-): Iterable<EbpfFrontend> {
+	emit: (frontend: EbpfFrontend) => void,
+): void {
 	if (!isProxied(service)) return
 	for (const port of service.ports) {
 		if (!isSocketProtocol(port.protocol)) continue
 		for (const frontend of frontendsOf(service, port)) {
 			// Whether a client is admitted depends on its packet's source, which a socket may not have yet.
 			if (frontend.sourceRanges !== undefined || !ownsFrontend(owners, service, frontend)) continue
-			const ips = frontend.ip === undefined ? nodePortAddresses(frontend, vantage, owners) : [frontend.ip]
-			for (const ip of ips) {
-				const one = compileFrontend(service, port, { ...frontend, ip }, vantage)
-				if (one !== undefined) yield one
+			const compile = (ip: Ip) => {
+				const one = compileFrontend(service, port, frontend, ip, vantage)
+				if (one !== undefined) emit(one)
 			}
+			if (frontend.ip !== undefined) compile(frontend.ip)
+			else for (const ip of nodePortAddresses(frontend, vantage, owners)) compile(ip)
 		}
 	}
 }
@@ -203,16 +205,18 @@ function nodePortAddresses(
 	)
 }
 
+const noMembers: readonly Address[] = []
+
 /** undefined: nobody serves, and the packet rules say no in the way that is due. */
 function compileFrontend(
 	service: Service,
 	port: ServicePort,
-	frontend: Frontend & { readonly ip: Ip },
+	frontend: Frontend,
+	ip: Ip,
 	vantage: Vantage,
 ): EbpfFrontend | undefined {
-	const where = { node: vantage.node, ...(vantage.zone === undefined ? {} : { zone: vantage.zone }) }
 	// A process of the node sends from the node's address whether it is masqueraded or not, and its endpoints are a pod's.
-	const { serving, masquerade } = treat(service, port, frontend, { place: 'pod', ...where })
+	const { serving, masquerade } = treat(service, port, frontend, vantage.pod)
 	const { endpoints } = serving
 	if (endpoints.length === 0 || endpoints.length > mostEndpoints) return undefined
 	const protocol = port.protocol as EbpfFrontend['protocol']
@@ -220,18 +224,18 @@ function compileFrontend(
 	const members: Address[] = []
 	for (const { ip, port, node } of endpoints) {
 		if (protocol === 'UDP' || affinity !== undefined) members.push({ ip, port })
-		const perhapsHere = node === undefined || node === vantage.node
+		const perhapsHere = node === undefined || node === vantage.pod.node
 		if (perhapsHere && !vantage.addresses.includes(ip) && !members.some((m) => m.port === 0 && m.ip === ip))
 			members.push({ ip, port: 0 })
 	}
 	return {
-		ip: frontend.ip,
+		ip,
 		port: frontend.port,
 		protocol,
 		endpoints,
 		...(affinity === undefined ? {} : { affinity }),
 		...(masquerade === undefined ? {} : { nodeOnly: true }),
-		members: sortAddresses(members),
+		members: members.length === 0 ? noMembers : sortAddresses(members),
 		comment: originComment(frontend.origin),
 	}
 }

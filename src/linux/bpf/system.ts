@@ -1,6 +1,7 @@
 // bpf(2): maps, programs, links. Each object lives as long as its descriptor, and a link keeps its program attached just
 // as long. A refusal is a Failure with the errno's name; that of a program carries what the verifier said.
 
+import { constants } from 'node:os'
 import { Failure } from '../../base/failure.ts'
 import { addressOf, bpf, close, errnoFailure } from '../syscalls.ts'
 import { storageBtf, storageTypes } from './btf.ts'
@@ -223,14 +224,14 @@ export function loadProgram(name: string, type: AttachType, instructions: Uint8A
 	view.setBigUint64(16, addressOf(license), true)
 	writeName(bytes, 48, name)
 	view.setUint32(68, attachTypes[type], true)
-	const fd = bpf(PROG_LOAD, bytes)
+	const fd = verify(bytes)
 	if (fd >= 0) return fd
 	// Again with a log: without one the kernel verifies faster.
 	const log = kernelBuffer(logSize)
 	view.setUint32(24, 1, true)
 	view.setUint32(28, log.length, true)
 	view.setBigUint64(32, addressOf(log), true)
-	const second = bpf(PROG_LOAD, bytes)
+	const second = verify(bytes)
 	if (second >= 0) return second
 	const end = log.indexOf(0)
 	const said = Buffer.from(log.buffer, 0, end < 0 ? log.length : end)
@@ -242,6 +243,14 @@ export function loadProgram(name: string, type: AttachType, instructions: Uint8A
 		...failure.details,
 		log: said.slice(-quotedLog * 8),
 	})
+}
+
+/** A signal ends the verifier's work with EAGAIN, any signal to the process: it is begun again. */
+function verify(attribute: Uint8Array): number {
+	for (let attempts = 1; ; attempts++) {
+		const result = bpf(PROG_LOAD, attribute)
+		if (result !== -constants.errno.EAGAIN || attempts === 100) return result
+	}
 }
 
 /** Attaches a program to a control group; detached when the descriptor closes. */
