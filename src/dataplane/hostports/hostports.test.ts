@@ -126,7 +126,11 @@ describe('host ports, compiled', () => {
 			assert.equal(sameProgram(want, createHostports().compile(step, 'node-1')), true)
 			const changes = plane.diff(have, want)
 			kernel.apply(changes)
-			lost.push(changedPorts(changes).map((p) => `${p.family} ${p.at ?? '*'} ${p.number} ${p.lost ?? 'new'}`))
+			lost.push(
+				changedPorts(changes)
+					.map((p) => `${p.family} ${p.at ?? '*'} ${p.number} ${p.lost ?? 'new'}`)
+					.sort(),
+			)
 			assert.deepEqual(plane.diff(kernel.read(), want), [])
 			assert.equal(plane.compile({ ...step, services: step.services }, 'node-1'), want)
 			have = want
