@@ -119,6 +119,27 @@ describe('compile Services for sockets', () => {
 		assert.deepEqual(keys({ internalTrafficPolicy: 'Local' }), [])
 	})
 
+	it('knows which pods of this node are endpoints themselves, also when that is all that changes', () => {
+		const make = (node: object) =>
+			sketchService({
+				name: 'a',
+				ips: ['10.96.0.1'],
+				ports: [{ port: 80, endpoints: [{ ip: podIp(1), port: 80, ...node }] }],
+			})
+		const model = sketchModel([make({ node: 'node-2' })], 2)
+		const plane = createEbpf()
+		const away = plane.compile(model, 'node-1')
+		assert.deepEqual(away.frontends.get('10.96.0.1 tcp 80')?.members, [])
+		for (const node of [{ node: 'node-1' }, {}]) {
+			const here = plane.compile({ ...model, services: model.services.set('default/a', make(node)) }, 'node-1')
+			assert.deepEqual(here.frontends.get('10.96.0.1 tcp 80')?.members, [{ ip: podIp(1), port: 0 }])
+			assert.deepEqual(
+				plane.diff(away, here).map((c) => c.change),
+				['frontends'],
+			)
+		}
+	})
+
 	it('gives an address that two Services claim to its owner', () => {
 		const make = (name: string, i: number) =>
 			sketchService({ name, ips: ['10.96.0.1'], ports: [{ port: 80, endpoints: [{ ip: podIp(i), port: 80 }] }] })
