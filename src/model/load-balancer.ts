@@ -145,13 +145,16 @@ export function electNode(model: Pick<NetworkModel, 'nodes'>, ip: Ip, holders: r
 	return best
 }
 
+/** The first Service that the appliance can hand the port on for. */
 function findPort(
 	holders: readonly Service[],
 	protocol: Protocol,
 	number: number,
 ): { readonly service: Service; readonly port: ServicePort } | undefined {
 	for (const service of holders) {
-		for (const port of service.ports) if (port.protocol === protocol && port.port === number) return { service, port }
+		for (const port of service.ports) {
+			if (port.protocol === protocol && port.port === number && port.nodePort !== undefined) return { service, port }
+		}
 	}
 	return undefined
 }

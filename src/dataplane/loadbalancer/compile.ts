@@ -97,7 +97,8 @@ function tableFor(
 		// What a node announces passes by unchanged.
 		if (wayOf(services) === 'announce') continue
 		elements.addresses.set(ip, commented(services[0]!.fields?.type ?? services[0]!.origin))
-		for (const service of services) contribute(model, service, ip, health, elements, picks)
+		const claimed = new Set<string>()
+		for (const service of services) contribute(model, service, ip, health, elements, picks, claimed)
 	}
 	const declared = declarationsOf(family)
 	const sets = (Object.keys(names) as (keyof typeof names)[]).map((name) => ({
@@ -124,13 +125,15 @@ function contribute(
 	health: Health,
 	into: Elements,
 	picks: Set<string>,
+	claimed: Set<string>,
 ): void {
 	const ranges = outermost(service.loadBalancer?.sourceRanges.filter((c) => familyOf(c) === familyOf(ip)) ?? [])
 	for (const port of service.ports) {
 		if (port.protocol === 'ICMP' || port.nodePort === undefined) continue
 		const key = `${ip} . ${protocolNames[port.protocol]} . ${port.port}`
 		// Of two Services with one port on one address the first by name has it, as the model says.
-		if (into.frontends.has(key) || into.ranged.has(key)) continue
+		if (claimed.has(key)) continue
+		claimed.add(key)
 		const why = commented(port.origin)
 		if (ranges.length > 0) {
 			const said = commented(service.fields?.loadBalancerSourceRanges ?? service.origin)
