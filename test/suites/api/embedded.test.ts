@@ -10,17 +10,20 @@ import { createApiServer } from '../../../src/apiserver/server.ts'
 import { createStore } from '../../../src/apiserver/store.ts'
 import { systemClock } from '../../../src/base/clock.ts'
 import { transportOf } from '../../../src/kube/https.ts'
-import { apiSuite } from './suite.ts'
+import { serviceSuite } from './service-suite.ts'
+import { apiSuite, type SuiteTarget } from './suite.ts'
 
 const fault = (e: unknown) => {
 	// A bug of ours must not pass for a refusal.
 	throw e
 }
 
-apiSuite('embedded, in memory', async () => {
+async function inMemory(): Promise<SuiteTarget> {
 	const server = await createApiServer({ store: createStore(), clock: systemClock, onFault: fault })
 	return { transport: server.transport, controllers: false, close: async () => server.close() }
-})
+}
+apiSuite('embedded, in memory', inMemory)
+serviceSuite('embedded, in memory', inMemory)
 
 apiSuite('embedded, on disk', async () => {
 	const directory = mkdtempSync(join(tmpdir(), 'podwire-suite-'))
@@ -37,7 +40,9 @@ apiSuite('embedded, on disk', async () => {
 	}
 })
 
-apiSuite('embedded, over TLS', async () => {
+apiSuite('embedded, over TLS', overTls)
+serviceSuite('embedded, over TLS', overTls)
+async function overTls(): Promise<SuiteTarget> {
 	const directory = mkdtempSync(join(tmpdir(), 'podwire-suite-'))
 	const server = await createApiServer({ store: createStore(), clock: systemClock, onFault: fault })
 	const certificates = await ensureCertificates(directory, { now: Date.now() })
@@ -61,4 +66,4 @@ apiSuite('embedded, over TLS', async () => {
 			rmSync(directory, { recursive: true, force: true })
 		},
 	}
-})
+}
