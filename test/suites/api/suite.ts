@@ -413,7 +413,13 @@ export function apiSuite(name: string, open: () => Promise<SuiteTarget>): void {
 		test('status is written apart from the rest', async () => {
 			const service = await client.create(services, {
 				metadata: { name: 'statused', namespace },
-				spec: { ports: [{ port: 80 }], selector: { app: 'none' }, type: 'LoadBalancer' },
+				// A class nobody serves: nobody else writes its status.
+				spec: {
+					ports: [{ port: 80 }],
+					selector: { app: 'none' },
+					type: 'LoadBalancer',
+					loadBalancerClass: 'podwire.dev/suite',
+				},
 				status: { loadBalancer: { ingress: [{ ip: '192.0.2.1' }] } },
 			} as unknown as Service)
 			assert.deepEqual(service.status?.loadBalancer ?? {}, {})
