@@ -159,6 +159,16 @@ function ownedBy(model: Pick<NetworkModel, 'frontends' | 'services'>, key: strin
 	return undefined
 }
 
+/** Services that say an address that is no ClusterIP of theirs: their load balancer's, or an external IP; by key. */
+export function servicesAt(model: Pick<NetworkModel, 'services'>, ip: Ip): readonly Service[] {
+	const found: Service[] = []
+	for (const service of model.services.values()) {
+		const { loadBalancer, externalIps } = service
+		if (externalIps.includes(ip) || loadBalancer?.ingress.some((i) => i.ip === ip) === true) found.push(service)
+	}
+	return found.sort((a, b) => (a.key < b.key ? -1 : 1))
+}
+
 /** Where the client of a packet with this source is, as the rules of `node` see it. */
 export function placeOf(model: Pick<NetworkModel, 'config'>, node: Pick<Node, 'addresses'>, source: Ip): ClientPlace {
 	if (model.config.podCidrs.some((cidr) => cidrContains(cidr, source))) return 'pod'

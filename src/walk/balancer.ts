@@ -4,7 +4,7 @@
 
 import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
-import { findFrontend } from '../model/frontends.ts'
+import { findFrontend, servicesAt } from '../model/frontends.ts'
 import {
 	type BalancerSide,
 	balance,
@@ -32,9 +32,7 @@ export function hasBalancer(model: NetworkModel, ip: Ip): boolean {
 function holdersOf(model: NetworkModel, ip: Ip): readonly Service[] {
 	const ours = balancedAt(model, ip)
 	if (ours.length > 0) return ours
-	return [...model.services.values()]
-		.filter((service) => service.loadBalancer?.ingress.some((i) => i.ip === ip))
-		.sort((a, b) => (a.key < b.key ? -1 : 1))
+	return servicesAt(model, ip).filter((service) => service.loadBalancer?.ingress.some((i) => i.ip === ip))
 }
 
 /** On with the connection at each node that may get it. */

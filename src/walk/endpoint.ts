@@ -2,9 +2,10 @@
 // The grammar is that of the command line (docs); what it finds becomes one Flow or several.
 
 import { Failure } from '../base/failure.ts'
-import { type Ip, tryParseIp } from '../base/ip.ts'
+import { familyOf, type Ip, tryParseIp } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
 import { nearNames } from '../model/findings/nearest.ts'
+import { nodePortIps, servicesAt } from '../model/frontends.ts'
 import type { NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { type PortText, parseTarget } from './endpoint-text.ts'
 import { portOf } from './port.ts'
@@ -89,6 +90,8 @@ function sourcesOf(model: NetworkModel, target: Target, request: FlowRequest): F
 			if (owner?.kind === 'pod') return [{ kind: 'pod', pod: owner.pod }]
 			if (owner?.kind === 'node') return [{ kind: 'node', node: owner.node }]
 			if (owner?.kind === 'service') throw startsNothing(request.from, owner.service)
+			const behind = owner === undefined ? servicesAt(model, target.ip)[0] : undefined
+			if (behind !== undefined) throw startsNothing(request.from, behind.key)
 			return [{ kind: 'outside', ip: target.ip }]
 		}
 		case 'service':
@@ -129,8 +132,10 @@ function destinationsOf(
 			const ready = target.pods.filter((pod) => pod.ips.length > 0)
 			return (ready.length === 0 ? target.pods : ready).map((pod) => flow({ ip: addressOf(pod) }))
 		}
-		case 'service':
-			return [flow(serviceAddress(model, from, target.service))]
+		case 'service': {
+			const entry = from.kind === 'outside' ? entryFor(model, from.ip, target.service, chosen) : undefined
+			return [entry === undefined ? flow(serviceAddress(model, from, target.service)) : { from, ...entry }]
+		}
 		case 'node': {
 			const ip = target.node.addresses[0]
 			if (ip === undefined)
@@ -170,6 +175,25 @@ function serviceAddress(model: NetworkModel, from: FlowSource, service: Service)
 	const ip = service.clusterIps[0]
 	if (!asks && ip !== undefined) return { ip }
 	return { name: pod?.namespace === service.namespace ? service.name : `${service.name}.${service.namespace}` }
+}
+
+/** Where a client outside asks for a Service: its load balancer, else the node port of a node that is ready. */
+function entryFor(
+	model: NetworkModel,
+	client: Ip,
+	service: Service,
+	wanted: Pick<Flow, 'protocol' | 'port'>,
+): Omit<Flow, 'from'> | undefined {
+	const ofFamily = (ip: Ip | undefined): ip is Ip => ip !== undefined && familyOf(ip) === familyOf(client)
+	const balancer = service.loadBalancer?.ingress.map((i) => i.ip).find(ofFamily)
+	if (balancer !== undefined) return { to: { ip: balancer }, ...wanted }
+	const port = service.ports.find((p) => p.port === wanted.port && p.protocol === wanted.protocol)?.nodePort
+	if (port === undefined) return undefined
+	for (const node of [...model.nodes.values()].sort((a, b) => (a.name < b.name ? -1 : 1))) {
+		const ip = node.ready ? nodePortIps(model, node).find(ofFamily) : undefined
+		if (ip !== undefined) return { to: { ip }, protocol: wanted.protocol, port }
+	}
+	return undefined
 }
 
 type End = 'source' | 'destination'

@@ -2,6 +2,7 @@
 
 import { Failure } from '../base/failure.ts'
 import type { Protocol } from '../base/packet.ts'
+import { servicesAt } from '../model/frontends.ts'
 import type { NetworkModel, Pod, Service } from '../model/network.ts'
 import type { FlowRequest, Target } from './endpoint.ts'
 import type { PortText } from './endpoint-text.ts'
@@ -80,7 +81,8 @@ function candidates(model: NetworkModel, target: Target, namespace: string): Kno
 			const service = owner?.kind === 'service' ? model.services.get(owner.service) : undefined
 			if (service !== undefined) return ofService(service)
 			const pod = owner?.kind === 'pod' ? model.pods.get(owner.pod) : undefined
-			return pod === undefined ? { what: target.ip, ports: [] } : ofPod(pod, `pod "${pod.key}"`)
+			if (pod !== undefined) return ofPod(pod, `pod "${pod.key}"`)
+			return { what: target.ip, ports: servicesAt(model, target.ip).flatMap((s) => ofService(s).ports) }
 		}
 		case 'name': {
 			const service = serviceByName(model, target.name, namespace)

@@ -4,12 +4,13 @@
 
 import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
-import { admits, type ClientPlace, findFrontend, placeOf, treat } from '../model/frontends.ts'
+import { admits, type ClientPlace, findFrontend, placeOf, servicesAt, treat } from '../model/frontends.ts'
 import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
 import { decide, type Peer } from '../model/policy.ts'
 import { hasBalancer, throughBalancer } from './balancer.ts'
+import { deliverToNode, deliverToPod } from './deliver.ts'
 import { explainDenial } from './explain.ts'
 import { walkReply } from './reply.ts'
 import { resolve } from './resolve.ts'
@@ -124,7 +125,7 @@ function fromStart(w: Walk, start: Start, way: Way, destination: Ip): readonly T
 			device: 'lo',
 			because: [pod.origin],
 		}
-		const there = stepAt({ ...way, packet }, place, own, deliverToPod(w, pod, packet))
+		const there = stepAt({ ...way, packet }, place, own, deliverToPod(w.model, pod, packet))
 		const back: StepWithReason = { step: 'deliver', pod: pod.key, port: packet.sourcePort, because: [pod.origin] }
 		return [
 			{ flow, hops: there.hops, reply: [{ ...place, steps: [back] }], disposition: 'delivered', chance: way.chance },
@@ -151,7 +152,7 @@ function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly T
 	}
 	if (hasBalancer(w.model, destination)) return throughBalancer(w, sent, 'outside', atNodeFromWire)
 	const text = 'only the addresses of nodes and load balancers are routed from outside of the cluster'
-	const external = [...w.model.services.values()].filter((s) => s.externalIps.includes(destination))
+	const external = servicesAt(w.model, destination)
 	const because = external.map((s) => s.fields?.externalIPs ?? s.origin)
 	const note =
 		external.length === 0
@@ -328,11 +329,10 @@ function route(
 	switch (decision.to) {
 		case 'pod': {
 			const inside = { node: node.name, pod: decision.pod.key }
-			return [arrive(w, stepAt(next, inside, deliverToPod(w, decision.pod, next.packet)), inside)]
+			return [arrive(w, stepAt(next, inside, deliverToPod(w.model, decision.pod, next.packet)), inside)]
 		}
 		case 'self': {
-			const port = next.packet.destinationPort
-			return [arrive(w, stepAt(next, place, { step: 'deliver', node: node.name, port, because: [node.origin] }), place)]
+			return [arrive(w, stepAt(next, place, deliverToNode(w.model, node, next.packet)), place)]
 		}
 		case 'node':
 			return decision.node.ready ? atNode(w, next, decision.node, 'wire') : [down(w, next, place, decision.node)]
@@ -431,29 +431,6 @@ function translateSource(way: Way, node: Node, source: Ip, because: Origin): Way
 function remember(way: Way, node: Node, before: Packet): Way {
 	const session: Session = { node: node.name, before, after: way.packet }
 	return { ...way, sessions: [...way.sessions, session] }
-}
-
-/** Container ports are information only: a packet to another port is delivered all the same, and said. */
-function deliverToPod(w: Walk, pod: Pod, packet: Packet): StepWithReason {
-	const notes: string[] = []
-	const declared = pod.ports.find((p) => p.port === packet.destinationPort && p.protocol === packet.protocol)
-	if (packet.protocol !== 'ICMP' && declared === undefined) {
-		const list = pod.ports.map((p) => `${p.port}/${p.protocol}`).join(', ')
-		notes.push(
-			`no container of the pod declares port ${packet.destinationPort}/${packet.protocol}${list === '' ? '' : ` (declared: ${list})`}; that is information only`,
-		)
-	}
-	if (pod.phase !== 'Running') notes.push(`the pod is ${pod.phase}`)
-	else if (pod.terminating) notes.push('the pod is terminating')
-	else if (!pod.ready) notes.push('the pod is not ready')
-	return {
-		step: 'deliver',
-		pod: pod.key,
-		...(w.model.nodes.has(pod.node ?? '') ? { node: pod.node! } : {}),
-		port: packet.destinationPort,
-		because: [declared?.origin ?? pod.origin],
-		...(notes.length === 0 ? {} : { note: notes.join('\n') }),
-	}
 }
 
 /** The packet is where it wanted to go; now the answer has to find back, from where the client asked. */
