@@ -21,15 +21,15 @@ export function evaluate(program: IptablesProgram, packet: Packet, hook: Hook): 
 	return outcomes.map(({ verdict, packet, rules, chance }) => ({
 		verdict,
 		packet,
-		rules: rules.map((hit) => ruleHit(program, hit, family)),
+		rules: rules.map((hit) => ruleHit(program, hit)),
 		chance,
 	}))
 }
 
-function ruleHit(program: IptablesProgram, hit: IptablesHit, family: 4 | 6): RuleHit {
+function ruleHit(program: IptablesProgram, hit: IptablesHit): RuleHit {
 	const text = commentOf(hit.rule)
 	return {
-		family: family === 4 ? 'ip' : 'ip6',
+		family: hit.family,
 		table: hit.table,
 		chain: hit.chain,
 		text: hit.text,

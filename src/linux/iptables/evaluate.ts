@@ -27,11 +27,14 @@ export interface IptablesContext {
 	readonly localAddresses: readonly Ip[]
 	/** Address a masquerade takes. */
 	readonly masqueradeAddress: (packet: Packet) => Ip | undefined
+	/** Only these tables, where something else happens between them; by default all of the hook. */
+	readonly tables?: readonly TableName[]
 	/** Members of ipsets: the entry that the packet's fields are in, as `ipset list` prints it. */
 	readonly findMember?: (set: string, fields: readonly ('src' | 'dst')[], packet: Packet) => string | undefined
 }
 
 export interface IptablesHit {
+	readonly family: 'ip' | 'ip6'
 	readonly table: TableName
 	readonly chain: string
 	readonly rule: Rule
@@ -70,7 +73,7 @@ export function evaluateRuleset(
 	const outcomes: IptablesOutcome[] = []
 	for (const table of tablesAt[hook]) {
 		const chain = ruleset.get(chainKey(table, hook.toUpperCase()))
-		if (chain === undefined) continue
+		if (chain === undefined || context.tables?.includes(table) === false) continue
 		const next: Run[] = []
 		for (const run of runs) {
 			if (table === 'nat' && (run.packet.state !== 'new' || run.translated)) {
@@ -134,8 +137,10 @@ class Walk {
 		const chance = this.#chance(chain, rule, run.packet, elements)
 		if (chance < 1) going.push({ ...run, chance: run.chance * (1 - chance) })
 		if (chance === 0) return
-		const text = renderRule(chain.name, rule, { family: familyOf(run.packet.destination) })
-		const hit: IptablesHit = { table: chain.table, chain: chain.name, rule, text, elements }
+		const version = familyOf(run.packet.destination)
+		const text = renderRule(chain.name, rule, { family: version })
+		const family = version === 4 ? 'ip' : 'ip6'
+		const hit: IptablesHit = { family, table: chain.table, chain: chain.name, rule, text, elements }
 		const matched: Run = { ...run, chance: run.chance * chance, rules: [...run.rules, hit] }
 		const { target } = rule
 		switch (target?.target) {
