@@ -5,7 +5,6 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import type { Ip } from '../../src/base/ip.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
-import { close, SOCK_STREAM, socket } from '../../src/linux/syscalls.ts'
 import type { NetworkModel, Service } from '../../src/model/network.ts'
 import type { Case } from './services-cases.ts'
 import { clusterModel, externalIp, type Family, ipOf, type Place } from './services-cluster.ts'
@@ -22,7 +21,7 @@ import {
 	vips,
 	type World,
 } from './services-expect.ts'
-import { echoServer, type Talk, talkTcp, talkUdp } from './services-flows.ts'
+import { echoServer, listenSctp, sendSctp, type Talk, talkTcp, talkUdp } from './services-flows.ts'
 import { askTcp, askUdp } from './services-world.ts'
 
 /** Servers on both nodes under several ports: many endpoints of few pods. */
@@ -358,21 +357,33 @@ export const changeCases = {
 		await expect(world, [{ from: 'p1a', to: at(42), gives: 'silence' }])
 	},
 
-	async SCTP(world, t) {
-		try {
-			close(inNetnsAt(world.cluster.netns('p1a'), () => socket(2, SOCK_STREAM, 132)))
-		} catch {
-			t.skip('this kernel has no SCTP')
-			return
-		}
+	async 'SCTP: the first packet of an association'(world) {
 		const sctp = (s: Service): Service => ({
 			...s,
-			ports: s.ports.map((p) => ({ ...p, protocol: 'SCTP' as const })).slice(0, 1),
+			ports: s.ports.slice(0, 1).map((p) => ({ ...p, protocol: 'SCTP' as const })),
 		})
-		await world.bring([sctp(service({ name: 'sctp', n: 43, endpoints: [] }))])
-		// Nobody serves: the node itself refuses, which is as far as a packet goes without a server.
-		const fd = inNetnsAt(world.cluster.netns('p1a'), () => socket(2, SOCK_STREAM, 132))
-		close(fd)
+		const balanced = { type: 'LoadBalancer', vips: vips(43), more: { externalTrafficPolicy: 'Local' } } as const
+		await world.bring([
+			sctp(service({ name: 'sctp', n: 43, endpoints: ['p2b'], ...balanced })),
+			sctp(service({ name: 'empty', n: 44, endpoints: [] })),
+			sctp(service({ name: 'cluster', n: 45, endpoints: ['p2b'], type: 'NodePort' })),
+		])
+		const ear = listenSctp(world.cluster.netns('p2b'))
+		try {
+			const asked = async (from: Place, to: Ip, port: number) =>
+				`${await sendSctp(world.cluster.netns(from), to, port)}, ${await ear.hear(200)}`
+			assert.equal(await asked('p1a', at(43)(4), servicePort), `sent, ${ipOf('p1a')} -> 8080`)
+			assert.equal(await asked('node-1', at(43)(4), servicePort), `sent, ${ipOf('node-1')} -> 8080`)
+			assert.equal(await asked('outside', at(43)(4), servicePort), `sent, ${ipOf('node-1')} -> 8080`)
+			assert.equal(await asked('outside', externalIp('node-2', 43), servicePort), `sent, ${ipOf('outside')} -> 8080`)
+			assert.equal(await asked('outside', externalIp('node-1', 43), servicePort), 'sent, silence')
+			assert.equal(await asked('outside', ipOf('node-2'), nodePort(43)), `sent, ${ipOf('outside')} -> 8080`)
+			assert.equal(await asked('outside', ipOf('node-1'), nodePort(45)), `sent, ${ipOf('node-1')} -> 8080`)
+			assert.equal(await asked('p1a', at(44)(4), servicePort), 'ECONNREFUSED, silence')
+			assert.equal(await asked('p1a', at(43)(4), 81), 'ECONNREFUSED, silence')
+		} finally {
+			ear.close()
+		}
 	},
 } satisfies Record<string, Case>
 

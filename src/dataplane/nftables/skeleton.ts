@@ -287,8 +287,8 @@ function externalUnservedRules(shape: Shape): NftRule[] {
 	]
 }
 
-/** Ports are chosen at random, or two connections that begin at once could get the same one and one of them be lost. */
-const masquerade: readonly Expression[] = [count, { kind: 'masquerade', flags: 16 }]
+/** The port stays what it was while it is free: a connection can be recognised on both sides of the node. */
+const masquerade: readonly Expression[] = [count, { kind: 'masquerade' }]
 
 /**
  * Of connections that somebody translated, those that a Service did are found by the address and port they were asked
