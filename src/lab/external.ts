@@ -6,8 +6,9 @@ import type { BalancerPrograms } from '../agent/protocol.ts'
 import { createRunner } from '../agent/runner.ts'
 import type { Clock } from '../base/clock.ts'
 import { cidrContains, cidrLength, familyOf, hostCidr, type Ip } from '../base/ip.ts'
-import { tableOf } from '../base/table.ts'
+import { diffTables, emptyTable, type Table } from '../base/table.ts'
 import { holdersOf } from '../dataplane/loadbalancer/compile.ts'
+import { changedDatagramPorts } from '../dataplane/loadbalancer/flush.ts'
 import { tableName as balancerTable, names } from '../dataplane/loadbalancer/layout.ts'
 import { createBalancer } from '../dataplane/loadbalancer/loadbalancer.ts'
 import { deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
@@ -48,6 +49,9 @@ export interface External {
 	stop(): Promise<void>
 }
 
+/** As much of the model as concerns load balancers of ours: a Service without one costs nothing here. */
+type BalancedModel = Pick<NetworkModel, 'services' | 'nodes'>
+
 export function createExternal(options: {
 	readonly underlay: Pick<Underlay, 'netns' | 'netnsOf' | 'ip'>
 	readonly nodes: readonly { readonly name: NodeName }[]
@@ -70,7 +74,8 @@ export function createExternal(options: {
 	)
 	const cancels = new Set<() => void>()
 	const beliefs = new Map<string, HealthBelief>()
-	let model: NetworkModel | undefined
+	let all: Table<ObjectKey, Service> = emptyTable()
+	let model: BalancedModel | undefined
 	let inForce: NftProgram | undefined
 	let stopped = false
 	let probing = false
@@ -132,45 +137,26 @@ export function createExternal(options: {
 		if (!probing && checksOf(now).length > 0) void probe()
 	}
 
-	/** UDP has no end: a client would go on being sent to the node it once got. TCP ends by itself or by its node. */
+	/**
+	 * UDP has no end: a client that never falls silent would go on being sent to the node it once got, or, where it asked
+	 * before there was a load balancer, nowhere. TCP ends by itself.
+	 */
 	function forget(before: NftProgram | undefined, after: NftProgram): void {
-		for (const family of ['ip', 'ip6'] as const) {
-			const targets = (program: NftProgram | undefined) =>
-				program?.tables.get(tableKey(family, balancerTable))?.sets.get(names.targets)?.elements
-			const [old, now] = [targets(before), targets(after)]
-			if (old === now || old === undefined) continue
-			const left = new Map<string, Set<string>>()
-			for (const [key, { data }] of now ?? []) {
-				const frontend = key.slice(0, key.lastIndexOf(' . '))
-				left.set(frontend, (left.get(frontend) ?? new Set()).add(data ?? ''))
-			}
-			const gone = new Set<string>()
-			for (const [key, { data = '' }] of old) {
-				const frontend = key.slice(0, key.lastIndexOf(' . '))
-				if (frontend.includes(' . udp . ') && !left.get(frontend)?.has(data)) gone.add(`${frontend} > ${data}`)
-			}
-			for (const each of gone) {
-				const [frontend = '', target = ''] = each.split(' > ')
-				const [destination, , port] = frontend.split(' . ')
-				const [source, sourcePort] = target.split(' . ')
-				deleteConnections(
-					conntrack,
-					readConntrack(conntrack, {
-						original: { protocol: 'UDP', destination: destination as Ip, destinationPort: Number(port) },
-						reply: { source: source as Ip, sourcePort: Number(sourcePort) },
-					}),
-				)
-			}
+		for (const { destination, port, targets } of changedDatagramPorts(before, after)) {
+			const filter = { original: { protocol: 'UDP', destination, destinationPort: port } } as const
+			const stale = readConntrack(conntrack, filter, familyOf(destination)).filter(
+				({ reply }) => !targets.has(`${reply.source} . ${reply.sourcePort}`),
+			)
+			if (stale.length > 0) deleteConnections(conntrack, stale)
 		}
 	}
 
-	function announce(now: NetworkModel): void {
+	function announce(now: BalancedModel): void {
 		const byNode = new Map<NodeName, Set<Ip>>([...announcers.keys()].map((name) => [name, new Set()]))
-		// A node that the probes found dead announces nothing, though its object may still say that it is ready.
-		const alive = { nodes: tableOf([...now.nodes].map(([name, node]) => [name, asProbed(node)] as const)) }
 		for (const [ip, services] of holdersOf(now)) {
 			if (wayOf(services) !== 'announce' || !cidrContains(underlayCidr, ip)) continue
-			const node = electNode(alive, ip, services)
+			// A node that the probes found dead announces nothing, though its object may still say that it is ready.
+			const node = electNode(now, ip, services, isHealthy)
 			if (node !== undefined) byNode.get(node.name)?.add(ip)
 		}
 		// The old node falls silent before the new one speaks up.
@@ -181,10 +167,6 @@ export function createExternal(options: {
 			announcer.bring(keep)
 		}
 		for (const [name, announcer] of ordered) for (const ip of announcer.bring(byNode.get(name)!)) tell(announcer, ip)
-	}
-
-	function asProbed(node: Node): Node {
-		return beliefs.get(node.name)?.healthy === false ? { ...node, ready: false } : node
 	}
 
 	function tell(announcer: Announcer, ip: Ip): void {
@@ -232,10 +214,8 @@ export function createExternal(options: {
 	}
 	repairLater()
 
-	function checksOf(now: NetworkModel): HealthCheck[] {
-		const services = [...now.services.values()].filter(
-			(service) => service.loadBalancer?.by !== undefined && service.loadBalancer.ingress.length > 0,
-		)
+	function checksOf(now: BalancedModel): HealthCheck[] {
+		const services = [...now.services.values()]
 		if (services.length === 0) return []
 		return [...now.nodes.values()].flatMap((node) => checksOfNode(node, services))
 	}
@@ -289,9 +269,16 @@ export function createExternal(options: {
 
 	return {
 		applied(next) {
-			const same = model?.services === next.services && model.nodes === next.nodes
-			model = next
-			if (!same || inForce === undefined) runner.trigger()
+			const services = (model?.services ?? emptyTable<ObjectKey, Service>()).mutate((draft) => {
+				diffTables(all, next.services, (key, _, service) => {
+					if (service !== undefined && isBalanced(service)) draft.set(key, service)
+					else if (draft.has(key)) draft.delete(key)
+				})
+			})
+			all = next.services
+			if (model?.services === services && model.nodes === next.nodes) return
+			model = { services, nodes: next.nodes }
+			runner.trigger()
 		},
 		async read() {
 			const announced: Record<Ip, NodeName> = {}
@@ -312,6 +299,10 @@ export function createExternal(options: {
 			for (const announcer of announcers.values()) announcer.close()
 		},
 	}
+}
+
+function isBalanced({ loadBalancer }: Service): boolean {
+	return loadBalancer?.by !== undefined && loadBalancer.ingress.length > 0
 }
 
 /** What the load balancer asks a node: its service proxy's health, and for each Service with policy Local its own port. */

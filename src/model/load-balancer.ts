@@ -8,7 +8,7 @@ import type { Protocol } from '../base/packet.ts'
 import { excludeFromLoadBalancersLabel } from './labels.ts'
 import type { NetworkModel, Node, NodeName, Service, ServicePort } from './network.ts'
 import { nodeHealth } from './node-health.ts'
-import { defaultOrigin, type Origin, objectOrigin } from './origin.ts'
+import { defaultOrigin, type ObjectKey, type Origin, objectOrigin } from './origin.ts'
 
 export type Balanced =
 	/** Layer 2: `node` answers for the address on the nodes' network; packets arrive there unchanged. */
@@ -127,15 +127,21 @@ export function targetsOf(
  * The node that answers for the address: of those that may, the one with the highest hash. So it moves only when its
  * node leaves, or when one comes that is higher; with policy Local only nodes with an endpoint may.
  */
-export function electNode(model: Pick<NetworkModel, 'nodes'>, ip: Ip, holders: readonly Service[]): Node | undefined {
+export function electNode(
+	model: Pick<NetworkModel, 'nodes'>,
+	ip: Ip,
+	holders: readonly Service[],
+	passes: (service: ObjectKey, node: NodeName) => boolean = () => true,
+): Node | undefined {
 	const able = [...model.nodes.values()].filter((node) => takesPart(node).takes)
-	const passes = (node: Node) => holders.filter((service) => servesExternally(service, node.name)).length
+	const count = (node: Node) =>
+		holders.filter((service) => servesExternally(service, node.name) && passes(service.key, node.name)).length
 	// Services that share an address serve on the same nodes or on all; where they do not, most count.
-	const most = Math.max(0, ...able.map(passes))
+	const most = Math.max(0, ...able.map(count))
 	if (most === 0) return undefined
 	let best: Node | undefined
 	let highest = -1
-	for (const node of byName(able.filter((each) => passes(each) === most))) {
+	for (const node of byName(able.filter((each) => count(each) === most))) {
 		const score = hash(`${ip} ${node.name}`)
 		if (score > highest) {
 			best = node

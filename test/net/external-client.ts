@@ -1,6 +1,7 @@
 // The client outside of a test lab: requests through its namespace, what the stand-ins answer, an open connection.
 
 import assert from 'node:assert/strict'
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { ProbeResult } from '../../src/agent/protocol.ts'
@@ -8,6 +9,8 @@ import type { Ip } from '../../src/base/ip.ts'
 import { services } from '../../src/kube/kinds.ts'
 import type { ServiceSpec } from '../../src/kube/objects/core.ts'
 import { dialInside } from '../../src/lab/kubelet/dial.ts'
+import { inNetnsAt } from '../../src/linux/netns.ts'
+import { AF_INET, bind, inetAddress, SOCK_DGRAM, SOCK_NONBLOCK, socket } from '../../src/linux/syscalls.ts'
 import type { TestLab } from './lab.ts'
 
 /** What a stand-in says of itself and of who asked it. */
@@ -92,15 +95,44 @@ export async function openEcho(
 	lab: TestLab,
 	to: string,
 ): Promise<{ echo(text: string): Promise<string>; readonly socket: Socket }> {
-	const socket = await dialInside(`${lab.paths.namespaces}/outside`, to as Ip, 80, 2000)
-	socket.on('error', () => {})
+	const dialled = await dialInside(`${lab.paths.namespaces}/outside`, to as Ip, 80, 2000)
+	dialled.on('error', () => {})
 	return {
-		socket,
+		socket: dialled,
 		async echo(text) {
-			socket.write(text)
-			const [data] = (await once(socket, 'data', { signal: AbortSignal.timeout(2000) })) as [Buffer]
+			dialled.write(text)
+			const [data] = (await once(dialled, 'data', { signal: AbortSignal.timeout(2000) })) as [Buffer]
 			return data.toString('utf8')
 		},
+	}
+}
+
+/** One socket outside: whatever it asks comes from the same port. */
+export function openDatagrams(
+	lab: TestLab,
+	to: string,
+	port: number,
+): { ask(): Promise<Answer | undefined>; close(): void } {
+	const fd = inNetnsAt(`${lab.paths.namespaces}/outside`, () => {
+		const made = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0)
+		bind(made, inetAddress(new Uint8Array(4), 0))
+		return made
+	})
+	const udp = createSocket('udp4')
+	udp.bind({ fd })
+	return {
+		async ask() {
+			udp.send('hello\n', port, to)
+			try {
+				const [data] = (await once(udp, 'message', { signal: AbortSignal.timeout(300) })) as [Buffer]
+				const { pod, node, client } = JSON.parse(data.toString('utf8').split('\n')[0]!) as Answer
+				return { pod, node, client }
+			} catch (e) {
+				if ((e as Error).name !== 'AbortError') throw e
+				return undefined
+			}
+		},
+		close: () => udp.close(),
 	}
 }
 

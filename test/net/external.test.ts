@@ -9,7 +9,7 @@ import { readRecord } from '../../src/lab/record.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { readNeighbours } from '../../src/linux/route/neighbours.ts'
-import { addressOf, ask, askMany, askUntil, balanced, countBy, openEcho } from './external-client.ts'
+import { addressOf, ask, askMany, askUntil, balanced, countBy, openDatagrams, openEcho } from './external-client.ts'
 import { createTestLab, skip, type TestLab } from './lab.ts'
 
 const outside = '203.0.113.1'
@@ -128,6 +128,25 @@ test('a node that is excluded gets no new connections and keeps those it has', o
 		return some.some((a) => a.node === 'node-1') ? true : undefined
 	})
 	await remove('web')
+})
+
+test('datagrams of one client go elsewhere at once when their node is taken out', options, async () => {
+	const ip = await balanced(lab, 'udp', { ports: [{ port: 53, protocol: 'UDP' }], externalTrafficPolicy: 'Local' })
+	const client = openDatagrams(lab, ip, 53)
+	try {
+		const first = await lab.until(async () => client.ask())
+		// Connection tracking would keep a client that never falls silent with its node for ever.
+		assert.equal((await client.ask())?.node, first.node)
+		await exclude(first.node, '')
+		await lab.until(async () => {
+			const answer = await client.ask()
+			return answer !== undefined && answer.node !== first.node ? true : undefined
+		})
+		await exclude(first.node, null)
+	} finally {
+		client.close()
+	}
+	await remove('udp')
 })
 
 test('layer 2: one node answers for the address, and gets its packets as they are', options, async () => {
