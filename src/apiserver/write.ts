@@ -25,6 +25,7 @@ import type { Served } from './registry.ts'
 import { alreadyExists, badRequest, cause, conflict, invalid, methodNotAllowed, notFound, refuse } from './status.ts'
 import type { Entry } from './store.ts'
 import { needsRevision, prepareCreate, prepareStatusUpdate, prepareUpdate } from './strategy.ts'
+import { warningsOf } from './validate/warnings.ts'
 
 export interface WriteOptions {
 	readonly dryRun: boolean
@@ -113,7 +114,7 @@ async function insert(
 	object = api.admission.allocate(kept, object, undefined)
 	checkValues(kept, object, undefined)
 	if (!applied) object = withManagers(kept, undefined, object, options, undefined, api.now())
-	const headers = warningHeaders(warnings)
+	const headers = warningHeaders(withWarnings(kept, object, warnings))
 	if (options.dryRun) return objectAnswer(call, 201, served.fromKept?.(object) ?? object, headers)
 	const stored = served.toStorage === undefined ? object : await served.toStorage(object)
 	// Someone may have been faster while we waited.
@@ -121,6 +122,11 @@ async function insert(
 	const write = api.store.put(served.storage, key, stored, undefined)
 	await write.kept
 	return entryAnswer(call, 201, write.entry, headers)
+}
+
+function withWarnings(kept: Served, object: UnknownObject, warnings: readonly string[]): readonly string[] {
+	const own = warningsOf(kept.storage, object as unknown as JsonObject)
+	return own.length === 0 ? warnings : [...warnings, ...own]
 }
 
 function firstMetadata(call: Call, given: UnknownObject['metadata']): Record<string, unknown> {
@@ -272,7 +278,8 @@ export async function replace(
 		checkValues(kept, next, extra.prepare === undefined ? old : undefined)
 	}
 	if (!extra.applied) next = withManagers(kept, old, next, options, extra.managedBy ?? call.subresource, api.now())
-	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, warningHeaders(extra.warnings ?? [])))
+	const headers = warningHeaders(specStays ? (extra.warnings ?? []) : withWarnings(kept, next, extra.warnings ?? []))
+	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, headers))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
 	if (sameJson(old as unknown as Json, next as unknown as Json)) {
 		// Nothing to write; but what we saw may have been written in this very turn.
@@ -281,8 +288,7 @@ export async function replace(
 		if (now === undefined) throw notFound(served.resource, name)
 		return answer(now)
 	}
-	if (options.dryRun)
-		return objectAnswer(call, 200, served.fromKept?.(next) ?? next, warningHeaders(extra.warnings ?? []))
+	if (options.dryRun) return objectAnswer(call, 200, served.fromKept?.(next) ?? next, headers)
 	if (served.toStorage !== undefined) {
 		const stored = await served.toStorage(next)
 		if (api.store.current(served.storage, before.key) !== before) throw new Moved()

@@ -163,6 +163,29 @@ export function serviceSuite(name: string, open: () => Promise<SuiteTarget>): vo
 			assert.match((await change('named', { type: 'ClusterIP', externalName: null })).clusterIP ?? '', /[.:]/)
 		})
 
+		test('what is ignored is said so', async () => {
+			const warned = async (n: string, spec: object) => {
+				const response = await target.transport(
+					new Request(`http://kubernetes/api/v1/namespaces/${namespace}/services`, {
+						method: 'POST',
+						headers: { 'content-type': 'application/json' },
+						body: JSON.stringify({ metadata: { name: n }, spec: { ports: [port()], ...spec } }),
+					}),
+				)
+				assert.equal(response.status, 201, await response.text())
+				return response.headers.get('warning') ?? ''
+			}
+			assert.equal(await warned('w-plain', {}), '')
+			assert.match(
+				await warned('w-name', { externalName: 'a.test' }),
+				/spec\.externalName is ignored when spec\.type is not/,
+			)
+			assert.match(
+				await warned('w-headless', { clusterIP: 'None', sessionAffinity: 'ClientIP' }),
+				/SessionAffinity is ignored for headless services/,
+			)
+		})
+
 		test('Scale: what it says, its table, and whose the number is', async () => {
 			await client.create(deployments, {
 				metadata: { name: 'd', namespace },
