@@ -11,7 +11,7 @@ import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { Transport } from '../kube/transport.ts'
 import type { ClusterConfig, ObjectTables } from '../model/state.ts'
 import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
-import { balancerCidr, clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr } from './addresses.ts'
+import { balancerCidr, clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr, underlayIp } from './addresses.ts'
 import type { LabConfig } from './config.ts'
 import { createHeartbeat } from './kubelet/heartbeat.ts'
 import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
@@ -27,6 +27,7 @@ export const labClusterConfig: ClusterConfig = {
 	mtu: podMtu,
 	dnsService: dnsServiceKey,
 	dnsServiceIp: dnsServiceIp as Ip,
+	routerIps: [underlayIp()],
 }
 
 /** Where load balancers get their addresses unless podwire.yaml says otherwise. */
