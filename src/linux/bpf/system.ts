@@ -260,8 +260,11 @@ export function linkToCgroup(program: number, cgroup: number, type: AttachType):
 	view.setUint32(4, cgroup, true)
 	view.setUint32(8, attachTypes[type], true)
 	const fd = bpf(LINK_CREATE, bytes)
-	if (fd < 0) throw errnoFailure(-fd, `attach an eBPF program to the control group (${type})`)
-	return fd
+	if (fd >= 0) return fd
+	const failure = errnoFailure(-fd, `attach an eBPF program to the control group (${type})`)
+	if (failure.code !== 'E2BIG') throw failure
+	// BPF_CGROUP_MAX_PROGS in the kernel.
+	throw new Failure('E2BIG', `${failure.message}: 64 programs of a kind are there already`, failure.details)
 }
 
 /** Puts another program in the place of the link's `old` one, at once: no connection meets none. */
