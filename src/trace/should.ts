@@ -1,6 +1,6 @@
 // The first witness: the model's walk, in the form the others are compared with.
 
-import type { Origin } from '../model/origin.ts'
+import { type Origin, originText } from '../model/origin.ts'
 import type { Hop, StepWithReason, Trace } from '../walk/trace.ts'
 import type { Path, Point, Stage } from './witness.ts'
 
@@ -125,7 +125,10 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 				d.result = `${step.after.destination}:${step.after.destinationPort}`
 				d.text = `${note[0] ?? 'a port of the node'} → ${d.result}`
 				d.because.push(...step.because)
-			} else draft('service').details.push(`source becomes ${step.after.source}: ${note[0] ?? 'masquerade'}`)
+			} else
+				draft('service').details.push(
+					`source becomes ${step.after.source}: ${note[0] ?? (step.because[0] === undefined ? 'masquerade' : originText(step.because[0]))}`,
+				)
 			return
 		}
 		case 'policy': {
@@ -212,10 +215,9 @@ function stageOfDrop({ disposition, how }: Extract<StepWithReason, { step: 'drop
 }
 
 function recordReply(d: Draft, trace: Trace): void {
-	const restored = trace.reply
-		.flatMap((h) => h.steps)
-		.filter((s) => s.step === 'translate')
-		.at(-1)
+	const translations = trace.reply.flatMap((h) => h.steps).filter((s) => s.step === 'translate')
+	const restored = translations.at(-1)
+	const first = translations[0]
 	const lost = trace.reply.flatMap((h) => h.steps).find((s) => s.step === 'drop')
 	d.result = lost === undefined ? 'returned' : 'drop'
 	if (lost !== undefined) d.because.push(...lost.because)
@@ -223,8 +225,8 @@ function recordReply(d: Draft, trace: Trace): void {
 	d.text =
 		lost?.step === 'drop'
 			? `the answer is lost: ${lost.disposition}`
-			: restored?.step === 'translate'
-				? `source ${restored.before.source}:${restored.before.sourcePort} is shown as ${restored.after.source}:${restored.after.sourcePort} again`
+			: restored?.step === 'translate' && first?.step === 'translate'
+				? `source ${first.before.source}:${first.before.sourcePort} is shown as ${restored.after.source}:${restored.after.sourcePort} again`
 				: 'returns untranslated'
 	for (const hop of trace.reply) {
 		for (const step of hop.steps) {
