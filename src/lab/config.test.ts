@@ -52,7 +52,7 @@ test('every fault is named with its line', async () => {
 		['kind: Config\n', ['f:1:1: apiVersion is missing; it must be podwire.dev/v1alpha1']],
 		[
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimage: []\n',
-			['f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands'],
+			['f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands, addressPools'],
 		],
 		[
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimages:\n  - match: ""\n    comand: [x]\n',
