@@ -14,8 +14,10 @@ import { addressesOf, planBalancer, sharingText } from './plan.ts'
 import type { AddressPool } from './pools.ts'
 
 const component = 'service-controller'
+/** Milliseconds until a Service that waits for an address looks again by itself. */
+const retry = 5_000
 
-/** `pools`: those of now; a Service that waits looks again when another gives an address back or changes itself. */
+/** `pools`: those of now. A Service that waits looks again when another gives an address back. */
 export function loadBalancerController(cluster: Cluster, pools: () => readonly AddressPool[]): Controller {
 	const { recorder } = cluster
 	const view = cluster.views.of(services)
@@ -44,7 +46,8 @@ export function loadBalancerController(cluster: Cluster, pools: () => readonly A
 			// Without our finalizer an address in the status is somebody else's.
 			else if (ours && !isForeign(service)) await release(service, turn)
 			if (!wanted) forget(key)
-			return undefined
+			// The pools may have changed meanwhile.
+			return waiting.has(key) ? retry : undefined
 		},
 	})
 
