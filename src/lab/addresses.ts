@@ -17,7 +17,9 @@ export const clusterDomain = 'cluster.local'
 
 /** A network beyond the underlay's router: clients that are not part of the cluster (RFC 5737, for documentation). */
 export const outsideCidr: Cidr = parseCidr('203.0.113.0/24')
-/** The part of the underlay that load balancers take their addresses from. */
+/** Where pools of load balancers may be: the half of the underlay without nodes. */
+export const balancerRange: Cidr = parseCidr('172.18.128.0/17')
+/** The pool, unless podwire.yaml names others. */
 export const balancerCidr: Cidr = parseCidr('172.18.255.0/24')
 
 /** Where pods reach the API server, on the underlay. */

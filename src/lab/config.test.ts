@@ -66,6 +66,15 @@ test('every fault is named with its line', async () => {
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimages:\n  - match: a\n    command: sleep 1\n',
 			['f:5:14: images[0].command must be a list of texts that is not empty: a program and its arguments'],
 		],
+		[
+			'apiVersion: podwire.dev/v1alpha1\nkind: Config\naddressPools:\n  - cidrs: [10.0.0.0/8, x]\n    autoAssign: 1\n',
+			[
+				'f:4:5: addressPools[0].name is missing',
+				'f:5:17: addressPools[0].autoAssign must be true or false',
+				'f:4:13: addressPools[0].cidrs[0] is 10.0.0.0/8, which must lie inside of 172.18.128.0/17',
+				'f:4:25: addressPools[0].cidrs[1] is "x", which is no network such as 172.18.254.0/24',
+			],
+		],
 	]
 	for (const [text, faults] of cases) {
 		await assert.rejects(parseConfig(text, 'f'), (e) => {
@@ -75,6 +84,16 @@ test('every fault is named with its line', async () => {
 		})
 	}
 	await assert.rejects(parseConfig('a: [', 'f'), /f:1:\d+: /)
+})
+
+test('address pools, in the order they are tried', async () => {
+	const text =
+		'apiVersion: podwire.dev/v1alpha1\nkind: Config\naddressPools:\n' +
+		'  - {name: a, cidrs: [172.18.255.0/24]}\n  - {name: b, cidrs: [172.18.254.0/28], autoAssign: false}\n'
+	assert.deepEqual((await parseConfig(text, 'f')).addressPools, [
+		{ name: 'a', cidrs: ['172.18.255.0/24'], autoAssign: true },
+		{ name: 'b', cidrs: ['172.18.254.0/28'], autoAssign: false },
+	])
 })
 
 test('an empty file is an empty map', async () => {

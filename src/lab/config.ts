@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs'
 import type { Node as YamlNode } from 'yaml'
 import { Failure } from '../base/failure.ts'
-import { type Cidr, tryParseCidr } from '../base/ip.ts'
+import { type Cidr, cidrAddress, cidrContains, cidrLength, familyOf, tryParseCidr } from '../base/ip.ts'
+import { balancerRange } from './addresses.ts'
 
 export const configApiVersion = 'podwire.dev/v1alpha1'
 export const configKind = 'Config'
@@ -124,6 +125,8 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 					const cidr = tryParseCidr(text)
 					if (text !== '' && cidr === undefined) {
 						fault(c, `${path}.cidrs[${j}] is ${JSON.stringify(text)}, which is no network such as 172.18.254.0/24`)
+					} else if (cidr !== undefined && !lies(cidr, balancerRange)) {
+						fault(c, `${path}.cidrs[${j}] is ${cidr}, which must lie inside of ${balancerRange}`)
 					}
 					return cidr ?? []
 				}),
@@ -163,6 +166,11 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		...(allowCommands ? { allowCommands } : {}),
 		...(addressPools === undefined ? {} : { addressPools }),
 	}
+}
+
+function lies(inner: Cidr, outer: Cidr): boolean {
+	if (familyOf(inner) !== familyOf(outer)) return false
+	return cidrLength(inner) >= cidrLength(outer) && cidrContains(outer, cidrAddress(inner))
 }
 
 /** The rule for an image, or undefined: then a stand-in takes its place. */
