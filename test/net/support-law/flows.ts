@@ -45,7 +45,7 @@ export function drawFlows(draw: Draw, model: NetworkModel, plan: Plan, limits: L
 	const misses: Flow[] = []
 	const rest: Flow[] = []
 	for (const service of services) {
-		const all = service.ports.flatMap((port) => flowsTo(draw, clients, service, port))
+		const all = service.ports.flatMap((port) => flowsTo(draw, model, clients, service, port))
 		misses.push(...missesOf(draw, clients, service))
 		const first = draw.some(all, 1)
 		// The second connection of a client goes where the first one went.
@@ -59,7 +59,8 @@ export function drawFlows(draw: Draw, model: NetworkModel, plan: Plan, limits: L
 	const late = [...misses, ...kinds.flatMap((kind) => kind.slice(2)), ...rest]
 	const chosen: Flow[] = []
 	let silent = 0
-	for (const flow of [...early, ...draw.some(late, late.length)]) {
+	// However little time there is: a port that nobody has is asked for first.
+	for (const flow of [...draw.some(misses, 1), ...early, ...draw.some(late, late.length)]) {
 		if (chosen.length >= limits.flows) break
 		if (mayBeSilent(model, flow) && ++silent > limits.silent) continue
 		chosen.push(flow)
@@ -69,7 +70,13 @@ export function drawFlows(draw: Draw, model: NetworkModel, plan: Plan, limits: L
 
 const fromPod = (pod: Pod): FlowSource => ({ kind: 'pod', pod: pod.key })
 
-function flowsTo(draw: Draw, clients: readonly Pod[], service: Service, port: ServicePort): Flow[] {
+function flowsTo(
+	draw: Draw,
+	model: NetworkModel,
+	clients: readonly Pod[],
+	service: Service,
+	port: ServicePort,
+): Flow[] {
 	const { protocol } = port
 	const ip = service.clusterIps[0]
 	const one = (): Pod => draw.of(clients)
@@ -90,6 +97,22 @@ function flowsTo(draw: Draw, clients: readonly Pod[], service: Service, port: Se
 	flows.unshift({ from: fromPod(one()), to: { ip }, protocol, port: port.port })
 	flows.push({ from: fromPod(one()), to: { ip }, protocol, port: port.port })
 	flows.push({ from: { kind: 'node', node: draw.of(nodeNames) }, to: { ip }, protocol, port: port.port })
+	if (port.nodePort !== undefined) {
+		const pod = one()
+		// Under policy Local another node may choose an endpoint that answers a pod past it: the walk says that the answer is
+		// lost, the rules of one node cannot.
+		const near = service.externalTrafficPolicy === 'Local' ? pod.node : draw.of(nodeNames)
+		const to = (node: string | undefined) => model.nodes.get(node ?? '')?.addresses[0] as Ip
+		flows.unshift(
+			{ from: fromPod(pod), to: { ip: to(near) }, protocol, port: port.nodePort },
+			{
+				from: { kind: 'node', node: draw.of(nodeNames) },
+				to: { ip: to(draw.of(nodeNames)) },
+				protocol,
+				port: port.nodePort,
+			},
+		)
+	}
 	const itself = clients.filter((p) => port.endpoints.some((e) => e.ready && p.ips.includes(e.ip)))
 	if (itself.length > 0) flows.push({ from: fromPod(draw.of(itself)), to: { ip }, protocol, port: port.port })
 	return flows

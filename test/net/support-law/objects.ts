@@ -37,13 +37,14 @@ export function deploymentOf(group: Group): Deployment {
 }
 
 export function serviceOf(service: PlannedService): Service {
-	const { namespace, name, selector, affinity } = service
+	const { namespace, name, selector, affinity, headless, nodePorts } = service
 	return {
 		apiVersion: 'v1',
 		kind: 'Service',
 		metadata: { name, namespace },
 		spec: {
-			...(service.headless ? { clusterIP: 'None' } : { internalTrafficPolicy: service.local ? 'Local' : 'Cluster' }),
+			...(nodePorts === undefined || headless ? {} : { type: 'NodePort', externalTrafficPolicy: nodePorts }),
+			...(headless ? { clusterIP: 'None' } : { internalTrafficPolicy: service.local ? 'Local' : 'Cluster' }),
 			...(selector === undefined ? {} : { selector }),
 			publishNotReadyAddresses: service.publishNotReady,
 			sessionAffinity: affinity === undefined ? 'None' : 'ClientIP',

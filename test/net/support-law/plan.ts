@@ -31,6 +31,8 @@ export interface PlannedService {
 	readonly headless: boolean
 	readonly publishNotReady: boolean
 	readonly local: boolean
+	/** Also at a port of every node, under that externalTrafficPolicy. */
+	readonly nodePorts?: 'Cluster' | 'Local'
 	/** Seconds of session affinity. */
 	readonly affinity?: number
 	/** Each a slice of its own. */
@@ -174,6 +176,7 @@ function drawService(draw: Draw, namespace: string, name: string, selector: Reco
 		headless: false,
 		publishNotReady: draw.percent(10),
 		local: draw.percent(10),
+		...(draw.percent(40) ? { nodePorts: draw.of(['Cluster', 'Local'] as const) } : {}),
 		...(draw.percent(15) ? { affinity: draw.of([60, 600]) } : {}),
 		slices: [],
 	}
