@@ -32,6 +32,7 @@ import {
 	NODE_ONLY,
 	OWN_ENDPOINTS,
 	peer,
+	peerPlaces,
 	place,
 	protocolNumbers,
 	protocolShift,
@@ -40,7 +41,7 @@ import {
 } from './layout.ts'
 
 /** struct bpf_sock_addr (include/uapi/linux/bpf.h). The port is in the first two bytes of its field. */
-export const sockAddr = { ip4: 4, ip6: 8, port: 24, protocol: 36, socket: 64, bytes: 72 } as const
+export const sockAddr = { ip4: 4, ip6: 8, port: 24, protocol: 36, bytes: 72 } as const
 export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
 
@@ -57,7 +58,8 @@ const stack = {
 	chooser: -112,
 	choice: -144,
 	reply: -176,
-	storageKey: 0,
+	place: -180,
+	peer: -208,
 } as const
 const frontend = stack.member
 const endpoint = stack.member + member.endpoint
@@ -309,18 +311,30 @@ function body(hook: Call, family: IpFamily, target: number): Instruction[] {
 	]
 }
 
-/** For getpeername. Without memory for it the peer is named by its endpoint. */
+/** The place of the call's socket in `peers`: its address in r0, its cookie on the stack. Lost: r1 to r5. */
+function placeOfSocket(otherwise: string): Instruction[] {
+	return [
+		set('r1', 'r6'),
+		call('get_socket_cookie'),
+		store(8, 'r10', stack.socket, 'r0'),
+		calculate('r0', '&', peerPlaces - 1),
+		store(4, 'r10', stack.place, 'r0'),
+		...lookUp('peers', stack.place),
+		jumpIf('r0', '==', 0, otherwise),
+	]
+}
+
+/** For getpeername: in a place that is the socket's until one that connected long after takes it. */
 function rememberPeer(done: string): Instruction[] {
 	return [
 		remark('for getpeername'),
-		loadMap('r1', 'peers'),
-		load(8, 'r2', 'r6', sockAddr.socket),
-		set('r3', 0),
-		set('r4', 1),
-		call('sk_storage_get'),
-		jumpIf('r0', '==', 0, done),
-		...copy('r10', endpoint, 'r0', 0, wide.bytes),
+		...placeOfSocket(done),
+		// Whoever reads meanwhile finds nobody's.
+		store(8, 'r0', peer.cookie, 0),
+		...copy('r10', endpoint, 'r0', peer.endpoint, wide.bytes),
 		...copy('r10', frontend, 'r0', peer.frontend, wide.bytes),
+		load(8, 'r1', 'r10', stack.socket),
+		store(8, 'r0', peer.cookie, 'r1'),
 		label(done),
 	]
 }
@@ -391,21 +405,26 @@ function translateReply(family: IpFamily): Code {
 }
 
 function namePeer(family: IpFamily): Code {
+	const whose = [load(8, 'r1', 'r0', peer.cookie), load(8, 'r2', 'r10', stack.socket), jumpIf('r1', '!=', 'r2', 'pass')]
 	const compare: Instruction[] = []
 	for (let i = 0; i < wide.bytes; i += 4)
-		compare.push(load(4, 'r1', 'r0', i), load(4, 'r2', 'r10', endpoint + i), jumpIf('r1', '!=', 'r2', 'pass'))
+		compare.push(
+			load(4, 'r1', 'r0', peer.endpoint + i),
+			load(4, 'r2', 'r10', endpoint + i),
+			jumpIf('r1', '!=', 'r2', 'pass'),
+		)
 	return [
 		set('r6', 'r1'),
+		...ours('r9'),
 		...addressOfCall(family, endpoint),
 		remark('was this socket led there from a frontend?'),
-		loadMap('r1', 'peers'),
-		load(8, 'r2', 'r6', sockAddr.socket),
-		set('r3', 0),
-		set('r4', 0),
-		call('sk_storage_get'),
-		jumpIf('r0', '==', 0, 'pass'),
+		...placeOfSocket('pass'),
+		...whose,
 		...compare,
-		...writeCall(family, 'r0', peer.frontend),
+		...copy('r0', peer.frontend, 'r10', stack.peer, wide.bytes),
+		remark('and did nobody take the place meanwhile?'),
+		...whose,
+		...writeCall(family, 'r10', stack.peer),
 		...pass,
 	]
 }

@@ -61,7 +61,6 @@ export function evaluateCall(program: EbpfProgram, packet: Packet, call: SocketC
 	const socket = [...program.namespaces.values()].find((n) => n.ips.includes(packet.source))
 	const outcomes = interpret(codes[type], {
 		context: contextOf(packet, protocol),
-		objects: { [sockAddr.socket]: 'socket' },
 		sizes,
 		surroundings: () => mapsOf(program, socket),
 	})
@@ -95,7 +94,6 @@ function mapsOf(program: EbpfProgram, socket: EbpfNamespace | undefined): Surrou
 		netnsCookie: () => (socket === undefined ? foreignCookie : ownCookie),
 		socketCookie: () => ownCookie,
 		now: () => evaluationTime,
-		storage: (_, create) => (create ? new Uint8Array(mapLayouts.peers.valueSize) : undefined),
 		lookUp(name, key) {
 			const map = name as MapName
 			switch (map) {
@@ -126,8 +124,9 @@ function mapsOf(program: EbpfProgram, socket: EbpfNamespace | undefined): Surrou
 				case 'replies':
 				case 'origins4':
 				case 'origins6':
-				case 'peers':
 					return undefined
+				case 'peers':
+					return new Uint8Array(mapLayouts.peers.valueSize)
 				default:
 					return map satisfies never
 			}

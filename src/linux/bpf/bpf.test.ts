@@ -5,7 +5,6 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { assemble, disassemble, tagsOf } from './assemble.ts'
-import { storageBtf } from './btf.ts'
 import { findCgroup2 } from './cgroup.ts'
 import {
 	type Code,
@@ -186,7 +185,6 @@ const silent: Surroundings = {
 }
 const on = (surroundings: Partial<Surroundings> = {}): Interpretation => ({
 	context: new Uint8Array(72),
-	objects: { 64: 'socket' },
 	sizes: { m: { key: 8, value: 8 } },
 	surroundings: () => ({ ...silent, ...surroundings }),
 })
@@ -317,12 +315,5 @@ describe('kernel objects', () => {
 		assert.equal(findCgroup2(line('/sys/fs/cgroup', 'cgroup2')), '/sys/fs/cgroup')
 		assert.equal(findCgroup2(line('/sys/fs/cgroup/cpu', 'cgroup') + line('/a\\040b', 'cgroup2')), '/a b')
 		assert.equal(findCgroup2(line('/proc', 'proc')), undefined)
-	})
-
-	it('types of a socket storage: header, an int, a structure of the size', () => {
-		const blob = Buffer.from(storageBtf(40))
-		assert.equal(blob.readUInt16LE(0), 0xeb9f)
-		assert.equal(blob.readUInt32LE(12) + blob.readUInt32LE(20) + 24, blob.length)
-		assert.equal(blob.readUInt32LE(24 + 16 + 8), 40)
 	})
 })

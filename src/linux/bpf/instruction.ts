@@ -13,7 +13,6 @@ export const helpers = {
 	ktime_get_ns: 5,
 	get_prandom_u32: 7,
 	get_socket_cookie: 46,
-	sk_storage_get: 107,
 	get_netns_cookie: 122,
 } as const
 export type Helper = keyof typeof helpers

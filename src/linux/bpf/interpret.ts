@@ -14,8 +14,6 @@ type Value =
 	| bigint
 	| { readonly region: Region; readonly offset: number }
 	| { readonly map: string }
-	/** An object of the kernel that only helpers understand. */
-	| { readonly object: string }
 	/** Of get_prandom_u32, not looked at yet. */
 	| { readonly random: true }
 
@@ -29,8 +27,6 @@ export interface Surroundings {
 	now(): bigint
 	/** Called for each path that is followed: what one writes another does not see. */
 	update?(map: string, key: Uint8Array, value: Uint8Array): void
-	/** The storage of the call's socket; undefined: none. */
-	storage?(map: string, create: boolean): Uint8Array | undefined
 }
 
 export interface Outcome {
@@ -52,9 +48,8 @@ export interface Lookup {
 }
 
 export interface Interpretation {
-	/** The memory r1 points to at the start; what lies in `objects` is no number but an object of the kernel. */
+	/** The memory r1 points to at the start. */
 	readonly context: Uint8Array
-	readonly objects: Readonly<Record<number, string>>
 	readonly sizes: Readonly<Record<string, { readonly key: number; readonly value: number }>>
 	/** Fresh for every path. */
 	surroundings(): Surroundings
@@ -218,8 +213,6 @@ class Path {
 
 	#load(size: Size, from: Register, offset: number): Value {
 		const { region, at } = this.#place(from, offset, size)
-		const object = region.name === 'context' ? this.#on.objects[at] : undefined
-		if (object !== undefined) return { object }
 		const spilled = region.name === 'stack' && size === 8 ? this.#spilled.get(at) : undefined
 		if (spilled !== undefined) return spilled
 		let value = 0n
@@ -294,11 +287,6 @@ class Path {
 			}
 			case 'map_delete_elem':
 				return 0n
-			case 'sk_storage_get': {
-				const map = this.#map()
-				const bytes = this.#surroundings.storage?.(map, this.#number('r4') !== 0n)
-				return bytes === undefined ? 0n : { region: { name: map, bytes }, offset: 0 }
-			}
 			default:
 				return helper satisfies never
 		}

@@ -4,7 +4,6 @@
 import { constants } from 'node:os'
 import { Failure } from '../../base/failure.ts'
 import { addressOf, bpf, close, errnoFailure } from '../syscalls.ts'
-import { storageBtf, storageTypes } from './btf.ts'
 
 const MAP_CREATE = 0
 const MAP_LOOKUP_ELEM = 1
@@ -13,14 +12,13 @@ const MAP_DELETE_ELEM = 3
 const PROG_LOAD = 5
 const PROG_GET_FD_BY_ID = 13
 const OBJ_GET_INFO_BY_FD = 15
-const BTF_LOAD = 18
 const MAP_LOOKUP_BATCH = 24
 const MAP_UPDATE_BATCH = 26
 const MAP_DELETE_BATCH = 27
 const LINK_CREATE = 28
 const LINK_UPDATE = 29
 
-export const mapTypes = { hash: 1, 'lru-hash': 9, 'socket-storage': 24 } as const
+export const mapTypes = { hash: 1, array: 2, 'lru-hash': 9 } as const
 const F_NO_PREALLOC = 1
 const F_REPLACE = 4
 
@@ -48,7 +46,7 @@ export interface MapDeclaration {
 	readonly name: string
 	readonly keySize: number
 	readonly valueSize: number
-	/** Not for socket storage. A hash takes memory as it fills, an LRU hash all at once. */
+	/** A hash takes memory as it fills, the others all at once. The keys of an array are numbers of 4 bytes. */
 	readonly capacity: number
 }
 
@@ -188,29 +186,12 @@ export function createMap(declaration: MapDeclaration): BpfMap {
 	view.setUint32(0, mapTypes[type], true)
 	view.setUint32(4, keySize, true)
 	view.setUint32(8, valueSize, true)
-	view.setUint32(12, type === 'socket-storage' ? 0 : capacity, true)
-	view.setUint32(16, type === 'lru-hash' ? 0 : F_NO_PREALLOC, true)
+	view.setUint32(12, capacity, true)
+	view.setUint32(16, type === 'hash' ? F_NO_PREALLOC : 0, true)
 	writeName(bytes, 28, name)
-	let btf: number | undefined
-	if (type === 'socket-storage') {
-		btf = loadBtf(storageBtf(valueSize))
-		view.setUint32(48, btf, true)
-		view.setUint32(52, storageTypes.key, true)
-		view.setUint32(56, storageTypes.value, true)
-	}
 	const fd = bpf(MAP_CREATE, bytes)
-	if (btf !== undefined) close(btf)
 	if (fd < 0) throw errnoFailure(-fd, `make the eBPF map "${name}"`)
 	return new BpfMap(fd, declaration)
-}
-
-function loadBtf(blob: Uint8Array): number {
-	const { bytes, view } = attribute(32)
-	view.setBigUint64(0, addressOf(blob), true)
-	view.setUint32(16, blob.length, true)
-	const fd = bpf(BTF_LOAD, bytes)
-	if (fd < 0) throw errnoFailure(-fd, 'load types for an eBPF map')
-	return fd
 }
 
 /** The descriptor of a verified program for socket addresses. Throws Failure with the end of the verifier's log. */
