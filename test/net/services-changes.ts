@@ -74,6 +74,16 @@ export const changeCases = {
 		}
 	},
 
+	async 'session affinity: to hostNetwork endpoints of the same node'(world) {
+		const endpoints = Array.from({ length: 6 }, (_, i) => ({ at: 'node-1' as const, port: 9100 + i }))
+		for (const { at, port } of endpoints) world.serve(at, port)
+		await world.bring([service({ name: 'host', n: 46, endpoints, type: 'NodePort', more: { sessionAffinity: 60 } })])
+		for (const family of families) {
+			await staysWith(world, 'p1a', at(46)(family))
+			await staysWith(world, 'outside', ipOf('node-1', family), nodePort(46))
+		}
+	},
+
 	async 'session affinity: of UDP'(world) {
 		await world.bring([
 			service({ name: 'sticky', n: 32, endpoints: endpointsFrom(world, 8300, 6), more: { sessionAffinity: 60 } }),

@@ -126,14 +126,17 @@ export function chainsOf(shape: Shape): NftChain[] {
 /** One comparison sends what is for a Service on; all other traffic pays that comparison. */
 function entrances(shape: Shape, chain: string, externalChain: string, counted: boolean): NftRule[] {
 	const { daddr } = addresses(shape.family)
-	const go = (to: string) => [...(counted ? [count] : []), decide('goto', to)]
+	const go = (to: string, how: 'goto' | 'jump' = 'goto') => [...(counted ? [count] : []), decide(how, to)]
 	const rules = ofFamily(shape.serviceCidrs, shape.family).map((cidr) =>
 		rule([...matchPrefix(daddr, cidr), ...go(chain)], 'addresses of Services'),
 	)
 	if (shape.outside)
 		rules.push(rule([...inSet([daddr], names.clusterIps), ...go(chain)], 'Services outside the Service networks'))
 	if (shape.external) {
-		const external = rule([...inSet([daddr], names.externalIps), ...go(externalChain)], 'other addresses of Services')
+		// A hostNetwork endpoint may have such an address, too: its packets come back from there, to be remembered.
+		const how = counted ? 'goto' : 'jump'
+		const found = [...inSet([daddr], names.externalIps), ...go(externalChain, how)]
+		const external = rule(found, 'other addresses of Services')
 		if (shape.externalInside) rules.unshift(external)
 		else rules.push(external)
 	}
