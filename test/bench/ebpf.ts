@@ -211,7 +211,7 @@ async function install(world: World, count: number): Promise<EbpfDataplane> {
 async function measureConnections(direct: World, many: World, binary: string): Promise<Row[]> {
 	const ask = (world: World, to: Ip, at: number) => () => {
 		const done = inNetnsAt(world.pod(0), () =>
-			spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.2'], { encoding: 'utf8' }),
+			spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.05'], { encoding: 'utf8' }),
 		)
 		if (done.status !== 0) throw new Error(`connect ask ${to}: ${done.stderr}`)
 		const [rate = 0, , failed = 0] = done.stdout.trim().split(' ').map(Number)
@@ -224,7 +224,7 @@ async function measureConnections(direct: World, many: World, binary: string): P
 		beside: ask(many, podIp(1), port),
 	}
 	await interleave(1, variants)
-	const samples = await interleave(31, variants)
+	const samples = await interleave(101, variants)
 	// Round by round: what else the machine does at the time concerns both alike.
 	const against = (ours: keyof typeof variants) => ({
 		baseline: median(samples.direct),
