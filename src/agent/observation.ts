@@ -110,11 +110,8 @@ export class Observation {
 			const socket = openConntrack()
 			try {
 				const { protocol, port, sources } = this.#flow
-				for (const source of sources) {
-					const found = readConntrack(socket, { original: { protocol, source, sourcePort: port } })
-					if (found.length > 0) return found
-				}
-				return []
+				// Through a load balancer a flow may come to the same node twice.
+				return sources.flatMap((source) => readConntrack(socket, { original: { protocol, source, sourcePort: port } }))
 			} finally {
 				socket.close()
 			}

@@ -33,8 +33,10 @@ export interface ProbeAccess {
 	pod(key: ObjectKey): ProbePlace | undefined
 	/** undefined: the node is not on this machine. */
 	node(name: NodeName): ProbePlace | undefined
-	/** undefined: there is no such place here. */
+	/** undefined: there is no such place here. `ips` of the load balancer: what it may put in place of a source. */
 	place?(name: OutsidePlace): ProbePlace | undefined
+	/** Whether the address is a load balancer's: then what happens there belongs to the way. */
+	balances?(to: Ip): boolean
 	/** Pods the connection may end in: their interfaces are watched, too. */
 	targets(to: Ip, port: number, protocol: Protocol): Iterable<ObjectKey>
 	/** Why a rule is there. */
@@ -81,7 +83,10 @@ export async function probe(request: ProbeRequest, access: ProbeAccess): Promise
 			destination: request.to,
 			destinationPort: request.port,
 		}
-		const nodeIps = request.nodes.flatMap((node) => access.node(node)?.ips ?? [])
+		const nodeIps = [
+			...request.nodes.flatMap((node) => access.node(node)?.ips ?? []),
+			...(access.place?.('load balancer')?.ips ?? []),
+		]
 		const sameFamily = nodeIps.filter((ip) => familyOf(ip) === familyOf(sent.source) && ip !== sent.source)
 		const watched = { protocol, port: connection.port, sources: [sent.source, ...sameFamily] }
 		for (const where of request.observe === false ? [] : placesToWatch(request, access, missing)) {
@@ -132,8 +137,8 @@ function placesToWatch(request: ProbeRequest, access: ProbeAccess, missing: stri
 		else missing.push(`everything on node ${JSON.stringify(node)}: it is not on this machine`)
 	}
 	if ('node' in request.from && !request.nodes.includes(request.from.node)) places.push(request.from)
-	if ('outside' in request.from) {
-		places.push({ place: 'outside' })
+	if ('outside' in request.from) places.push({ place: 'outside' })
+	if ('outside' in request.from || access.balances?.(request.to) === true) {
 		if (access.place?.('load balancer') !== undefined) places.push({ place: 'load balancer' })
 	}
 	// A hostNetwork pod has no interface of its own: everything there is the node's.

@@ -25,6 +25,8 @@ export interface BalancerPrograms {
 	readonly announced: Readonly<Record<Ip, NodeName>>
 	/** The router's interfaces. */
 	readonly interfaces: { readonly outside: string; readonly nodes: string }
+	/** The router's own addresses on the nodes' network: what it masquerades with. */
+	readonly addresses: readonly Ip[]
 }
 
 export interface NodePrograms {

@@ -5,6 +5,8 @@ import { type Cidr, cidrNth, type Ip, parseCidr } from '../base/ip.ts'
 /** The network between nodes; the bridge itself has the first address, node i the one after its number. */
 export const underlayCidr: Cidr = parseCidr('172.18.0.0/16')
 export const underlayMtu = 1500
+/** The router's interface to the nodes. */
+export const underlayInterface = 'underlay0'
 /** Name of a node's interface to the underlay. */
 export const nodeInterface = 'eth0'
 

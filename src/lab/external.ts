@@ -21,11 +21,11 @@ import { readLink } from '../linux/route/links.ts'
 import { electNode, servesExternally, takesPart, wayOf } from '../model/load-balancer.ts'
 import type { NetworkModel, Node, NodeName, Service } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
-import { nodeInterface, underlayCidr } from './addresses.ts'
+import { nodeInterface, underlayCidr, underlayInterface } from './addresses.ts'
 import { type Announcer, createAnnouncer } from './external-announce.ts'
 import { askHealth, believe, type HealthBelief, type HealthCheck } from './external-health.ts'
 import { outsideInterface } from './outside.ts'
-import { type Underlay, underlayInterface } from './underlay.ts'
+import type { Underlay } from './underlay.ts'
 
 /** kube-proxy's own health, which clouds ask for Services with policy Cluster (KEP-3836). */
 const proxyHealthPort = 10256
@@ -284,7 +284,7 @@ export function createExternal(options: {
 			const announced: Record<Ip, NodeName> = {}
 			for (const [name, announcer] of announcers) for (const ip of announcer.read()) announced[ip] = name
 			const interfaces = { outside: outsideInterface, nodes: underlayInterface }
-			return { nftables: await plane.read(), announced, interfaces }
+			return { nftables: await plane.read(), announced, interfaces, addresses: [underlay.ip] }
 		},
 		repair: () => repair(),
 		sick: whySick,

@@ -142,6 +142,7 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 	const { createProber } = await import('../agent/probe.ts')
 	const { parseOrigin } = await import('../dataplane/origin.ts')
 	const { findFrontend } = await import('../model/frontends.ts')
+	const { balancedAt } = await import('../model/load-balancer.ts')
 	const prober = createProber({
 		pod(key) {
 			const pod = view.model.pods.get(key)
@@ -159,6 +160,7 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 			name === 'outside'
 				? { namespace: kernel.underlay.outside, ips: [outsideIp()] }
 				: { namespace: kernel.underlay.netns, ips: [kernel.underlay.ip] },
+		balances: (to) => balancedAt(view.model, to).length > 0,
 		*targets(to, port, protocol) {
 			const { model } = view
 			const owner = model.addresses.get(to)

@@ -1,6 +1,7 @@
 // Outside of the cluster: a namespace with one client on a network of its own, behind the underlay's router. It knows
 // nothing of the cluster but the way to the router, and the nodes know it by their default route.
 
+import { isFailure } from '../base/failure.ts'
 import { type Cidr, cidrLength, parseCidr } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
@@ -10,7 +11,7 @@ import { addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
 import { writeSysctl } from '../linux/sysctl.ts'
-import { outsideCidr, outsideGateway, outsideIp, underlayMtu } from './addresses.ts'
+import { outsideCidr, outsideGateway, outsideIp, underlayInterface, underlayMtu } from './addresses.ts'
 
 /** The router's interface to the outside. */
 export const outsideInterface = 'outside0'
@@ -25,7 +26,13 @@ const lastMetric = 0xffff_fffe
  */
 export function createOutside(path: string, router: string, socket: NetlinkSocket): string {
 	if (!isNetns(path)) createNetns(path)
-	inNetnsAt(router, () => writeSysctl('net.ipv4.ip_forward', '1'))
+	inNetnsAt(router, () => {
+		writeSysctl('net.ipv4.ip_forward', '1')
+		// What comes from a node and goes back to one is translated on the way: there is no shorter one.
+		writeSysctl('net.ipv4.conf.all.send_redirects', '0')
+		writeSysctl(`net.ipv4.conf.${underlayInterface}.send_redirects`, '0')
+		keepBridgePlain()
+	})
 	const e = new NetlinkEncoder(2048)
 	const fd = openNetns(path)
 	const inside = inNetns(fd, () => new NetlinkSocket(NETLINK_ROUTE))
@@ -53,5 +60,16 @@ export function createOutside(path: string, router: string, socket: NetlinkSocke
 	} finally {
 		inside.close()
 		close(fd)
+	}
+}
+
+/** Where br_netfilter is loaded, frames between nodes would meet the router's rules as if it routed them. */
+function keepBridgePlain(): void {
+	for (const name of ['net.bridge.bridge-nf-call-iptables', 'net.bridge.bridge-nf-call-ip6tables']) {
+		try {
+			writeSysctl(name, '0')
+		} catch (e) {
+			if (!isFailure(e, 'ENOENT')) throw e
+		}
 	}
 }

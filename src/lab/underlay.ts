@@ -11,11 +11,8 @@ import { addAddress } from '../linux/route/addresses.ts'
 import { addBridge, addVeth, LOOPBACK, readLink, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
-import { nodeInterface, nodeIp, underlayCidr, underlayIp, underlayMtu } from './addresses.ts'
+import { nodeInterface, nodeIp, underlayCidr, underlayInterface, underlayIp, underlayMtu } from './addresses.ts'
 import { createOutside } from './outside.ts'
-
-/** The router's interface to the nodes. */
-export const underlayInterface = 'underlay0'
 
 export interface UnderlayNode {
 	readonly name: string

@@ -3,6 +3,7 @@
 import type { BalancerPrograms, NodeAgentApi, NodePrograms, ProbeRequest } from '../agent/protocol.ts'
 import { messageOf } from '../base/failure.ts'
 import { type Ip, tryParseIp } from '../base/ip.ts'
+import { balancedAt } from '../model/load-balancer.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
 import type { Flow, Trace } from '../walk/trace.ts'
@@ -97,8 +98,10 @@ async function askPrograms(
 	const missing: string[] = []
 	const { flow, model } = input
 	let balancer: BalancerPrograms | undefined
-	if (flow.from.kind === 'outside') {
-		if (agent.readBalancer === undefined) return { silent: 'what stands before the nodes is not on this machine' }
+	const outside = flow.from.kind === 'outside'
+	if (outside && agent.readBalancer === undefined)
+		return { silent: 'what stands before the nodes is not on this machine' }
+	if (agent.readBalancer !== undefined && (outside || balancedAt(model, destination).length > 0)) {
 		try {
 			balancer = await agent.readBalancer()
 		} catch (e) {

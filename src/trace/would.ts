@@ -133,34 +133,39 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 export function nodesBehind(
 	input: Pick<WouldInput, 'flow' | 'destination' | 'model' | 'balancer'>,
 ): readonly NodeName[] {
+	const { flow, destination, balancer } = input
+	if (balancer === undefined) return []
+	const outside = flow.from.kind === 'outside'
+	const packet = { ...blank(flow, destination), source: flow.from.kind === 'outside' ? flow.from.ip : destination }
 	const nodes = new Set<NodeName>()
-	if (input.flow.from.kind === 'outside') {
-		const note = (_: Way, node: NodeName): readonly Path[] => {
-			nodes.add(node)
-			return []
-		}
-		throughBalancer({ ...input, programs: new Map() }, input.flow.from.ip, note)
+	const note = (_: Way, node: NodeName): readonly Path[] => {
+		nodes.add(node)
+		return []
 	}
+	throughBalancer({ ...input, programs: new Map() }, emptyWay('', packet), outside ? 'outside' : 'nodes', note)
 	return [...nodes]
 }
 
 function fromOutside(input: WouldInput, source: Ip): readonly Path[] {
-	return throughBalancer(input, source, (way, node) =>
-		throughNode(input, { ...way, packet: withDevices(way.packet, 'eth0'), nodes: [node] }, node, 0),
+	const way = { ...emptyWay('', { ...blank(input.flow, input.destination), source }), nodes: [] }
+	return throughBalancer(input, way, 'outside', (on, node) =>
+		throughNode(input, { ...on, packet: withDevices(on.packet, 'eth0'), nodes: [node] }, node, 0),
 	)
 }
 
-/** The router's hooks, then on with each way to the node that gets it. */
+/** The router's hooks for a packet from one of its sides, then on with each way to the node that gets it. */
 function throughBalancer(
 	input: WouldInput,
-	source: Ip,
+	way: Way,
+	side: 'outside' | 'nodes',
 	then: (way: Way, node: NodeName) => readonly Path[],
 ): readonly Path[] {
-	const { balancer, flow, destination, model } = input
+	const { balancer, model } = input
 	if (balancer === undefined) return []
-	const { nftables, announced, interfaces } = balancer
-	const meet = (way: Way, hook: Hook, next: (way: Way) => readonly Path[]): readonly Path[] =>
-		met(way, evaluateBalancer(nftables, way.packet, hook)).flatMap(({ way: after, outcome }) => {
+	const { nftables, announced, interfaces, addresses } = balancer
+	const from = interfaces[side]
+	const meet = (at: Way, hook: Hook, next: (way: Way) => readonly Path[]): readonly Path[] =>
+		met(at, evaluateBalancer(nftables, at.packet, hook, addresses)).flatMap(({ way: after, outcome }) => {
 			// To a node's port is no Service's endpoint yet.
 			const { translated: _, ...on } = after
 			if (outcome.verdict === 'accept') return next(on)
@@ -168,14 +173,12 @@ function throughBalancer(
 			if (!isUnrouted(rule)) return [refused(input, on, outcome.verdict)]
 			return [ended(on, 'route', 'no-route', `the router drops it: ${rule?.comment}`)]
 		})
-	const packet = withDevices({ ...blank(flow, destination), source }, interfaces.outside)
-	const begin: Way = { ...emptyWay('', packet), nodes: [] }
-	return meet(begin, 'prerouting', (way) => {
-		const to = way.packet.destination
-		if (hasAddress(nftables, to)) return meet(way, 'input', (w) => [refused(input, w, 'drop')])
+	return meet({ ...way, packet: withDevices(way.packet, from) }, 'prerouting', (translated) => {
+		const to = translated.packet.destination
+		if (hasAddress(nftables, to)) return meet(translated, 'input', (w) => [refused(input, w, 'drop')])
 		const owner = model.addresses.get(to)
 		const node = owner?.kind === 'node' ? owner.node : announced[to]
-		const out = { ...way, packet: withDevices(way.packet, interfaces.outside, interfaces.nodes) }
+		const out = { ...translated, packet: withDevices(translated.packet, from, interfaces.nodes) }
 		return meet(out, 'forward', (forwarded) => {
 			if (node === undefined) return [ended(forwarded, 'route', 'no-route', `nobody on the nodes' network has ${to}`)]
 			return meet(forwarded, 'postrouting', (w) => then(w, node))
@@ -345,6 +348,18 @@ function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision
 	if (route.attachment !== undefined) return [delivered(input, { ...way, packet }, node)]
 	const via = route.via ?? way.packet.destination
 	const owner = input.model.addresses.get(via)
+	const { balancer } = input
+	if (balancer !== undefined && depth + 1 < hopLimit && hasAddress(balancer.nftables, packet.destination)) {
+		// The node leaves it to the load balancer (ipMode Proxy).
+		return throughBalancer(input, { ...way, packet }, 'nodes', (on, next) =>
+			throughNode(
+				input,
+				{ ...on, packet: withDevices(on.packet, 'eth0'), nodes: [...on.nodes, next] },
+				next,
+				depth + 1,
+			),
+		)
+	}
 	if (owner?.kind !== 'node')
 		return [ended(way, 'route', 'left-cluster', `leaves the cluster at ${node} via ${via} dev ${route.device}`)]
 	if (depth + 1 >= hopLimit) return [ended(way, 'route', 'loop', `crosses more than ${hopLimit} nodes`)]

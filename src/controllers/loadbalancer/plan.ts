@@ -63,7 +63,9 @@ export function planBalancer(
 	}
 	const enough = service.spec?.ipFamilyPolicy === 'PreferDualStack' ? given.length > 0 : failed === undefined
 	if (!enough || given.length === 0) return { ok: false, why: failed ?? 'it has no IP family' }
-	const ipMode = service.metadata.annotations?.[ipModeAnnotation] === 'Proxy' ? 'Proxy' : 'VIP'
+	// Only the appliance is a proxy: a node that announces gets the packets as they are, and must know the address.
+	const proxy = wayOf(service) === 'forward' && service.metadata.annotations?.[ipModeAnnotation] === 'Proxy'
+	const ipMode = proxy ? 'Proxy' : 'VIP'
 	return { ok: true, ingress: given.map((ip) => ({ ip, ipMode })) }
 
 	function pick(family: IpFamily): { readonly ip: Ip } | { readonly why: string } {

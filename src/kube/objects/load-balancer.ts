@@ -15,7 +15,7 @@ export const addressesAnnotation = 'podwire.dev/load-balancer-ips'
 export const poolAnnotation = 'podwire.dev/address-pool'
 /** Services with the same text here, different ports and the same way of balancing may have the same address. */
 export const sharingAnnotation = 'podwire.dev/allow-shared-ip'
-/** `VIP` or `Proxy`: what the status says of its addresses. VIP where absent. */
+/** `VIP` or `Proxy`: what the status says of its addresses. VIP where absent, and where a node announces them. */
 export const ipModeAnnotation = 'podwire.dev/ip-mode'
 
 /** Keeps a Service until its load balancer is taken down (KEP-980). */
