@@ -2,8 +2,9 @@
 // node's pods and processes make, and what the evaluation of the programs and maps read back says of them.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { Socket } from 'node:net'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, Socket } from 'node:net'
 import { describe, it } from 'node:test'
 import type { Ip } from '../../src/base/ip.ts'
 import { ipFromBytes, ipToBytes } from '../../src/base/ip.ts'
@@ -11,13 +12,17 @@ import type { Packet } from '../../src/base/packet.ts'
 import { createEbpf, type EbpfDataplane, type EbpfProgram, ebpfUsable } from '../../src/dataplane/ebpf/ebpf.ts'
 import { evaluateCall } from '../../src/dataplane/ebpf/evaluate.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
+import { openConntrack, readConntrack } from '../../src/linux/conntrack.ts'
 import { createNetns, deleteNetns, inNetnsAt } from '../../src/linux/netns.ts'
 import {
 	AF_INET,
 	AF_INET6,
+	bind,
+	bpf,
 	close,
 	connect,
 	inetAddress,
+	listen,
 	MessageReceiver,
 	POLLIN,
 	POLLOUT,
@@ -168,6 +173,59 @@ function serve(world: World): void {
 	}
 }
 
+/** A process that keeps Services at sockets in force until it is killed; prints the numbers of its links. */
+const daemon = `
+import { readFileSync, readdirSync } from 'node:fs'
+import { createEbpf } from ${JSON.stringify(new URL('../../src/dataplane/ebpf/ebpf.ts', import.meta.url).pathname)}
+import { podIp, sketchModel, sketchService } from ${JSON.stringify(new URL('./services-world.ts', import.meta.url).pathname)}
+const { sketches, node, pods } = JSON.parse(readFileSync(0, 'utf8'))
+const namespaces = () => [{ path: node, ips: [] }, ...pods.map((path, i) => ({ path, ips: [podIp(i)] }))]
+const plane = createEbpf({ netns: node, namespaces })
+const program = plane.compile(sketchModel(sketches.map(sketchService), pods.length), 'node-1')
+const outcome = await plane.apply(plane.diff(undefined, program))
+if (!outcome.ok) throw outcome.error
+const links = readdirSync('/proc/self/fd').flatMap((fd) => {
+	try {
+		return /^link_id:\\s*([0-9]+)/m.exec(readFileSync('/proc/self/fdinfo/' + fd, 'utf8'))?.[1] ?? []
+	} catch {
+		return []
+	}
+})
+console.log(JSON.stringify(links.map(Number)))
+setInterval(() => plane.memory(), 1000)
+`
+
+/** BPF_LINK_GET_FD_BY_ID. */
+function linkExists(id: number): boolean {
+	const attribute = new Uint8Array(new ArrayBuffer(12))
+	new DataView(attribute.buffer).setUint32(0, id, true)
+	const fd = bpf(30, attribute)
+	if (fd >= 0) close(fd)
+	return fd >= 0
+}
+
+function echoServer(netns: string, port: number): { close(): void } {
+	const fd = inNetnsAt(netns, () => socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0))
+	bind(fd, inetAddress(new Uint8Array(4), port))
+	listen(fd, 16)
+	return createServer((connection) => connection.on('error', () => {}).pipe(connection)).listen({ fd })
+}
+
+async function connectTo(netns: string, to: Ip, port: number) {
+	const fd = inNetnsAt(netns, () => socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0))
+	connect(fd, inetAddress(ipToBytes(to), port))
+	await waitReady([{ fd, events: POLLOUT }], 2000)
+	const connection = new Socket({ fd })
+	return {
+		async echo(text: string): Promise<string> {
+			connection.write(text)
+			return String((await once(connection, 'data', { signal: AbortSignal.timeout(2000) }))[0])
+		},
+		peer: () => connection.remoteAddress,
+		close: () => connection.destroy(),
+	}
+}
+
 describe('services at the socket', { skip }, () => {
 	it('leads TCP of pods and of the node to endpoints, IPv4, IPv6 and IPv4 in IPv6 sockets', async () => {
 		await withPlanes(3, async (world, planes) => {
@@ -181,10 +239,14 @@ describe('services at the socket', { skip }, () => {
 			])
 			assert.equal(await askTcp(world.pod(0), ip('fd00:10:96::1'), 80), `pod-2 ${podIp(0, 6)}`)
 			assert.deepEqual(await answers(() => askTcp(world.pod(0), ip('::ffff:10.96.0.1'), 80)), both)
-			// Nobody tracked a translation: it was never in a packet.
-			const tracked = spawnSync('cat', ['/proc/net/nf_conntrack'], { encoding: 'utf8' })
-			if (tracked.status === 0)
-				assert.equal(inNetnsAt(world.node, () => tracked.stdout).includes('dst=10.96.0.1'), false)
+			// No packet was translated: connection tracking saw none for the Service.
+			const conntrack = inNetnsAt(world.node, openConntrack)
+			try {
+				const asked = readConntrack(conntrack, { original: { protocol: 'TCP', destination: ip('10.96.0.1') } })
+				assert.deepEqual(asked, [])
+			} finally {
+				conntrack.close()
+			}
 		})
 	})
 
@@ -386,6 +448,57 @@ describe('services at the socket', { skip }, () => {
 			)
 			assert.deepEqual(await planes.ebpf.apply(changes), { ok: true })
 			assert.deepEqual(planes.ebpf.diff(await planes.ebpf.read(), want), [])
+		})
+	})
+
+	it('when the process dies nothing is left of it: established connections go on, new ones by packets', async () => {
+		await withWorld(3, async (world) => {
+			serve(world)
+			const echo = echoServer(world.pod(1), 7777)
+			const nftables = createNftables({ netns: world.node })
+			const sketches: ServiceSketch[] = [
+				web,
+				{ name: 'echo', ips: ['10.96.0.8'], ports: [{ port: 7, endpoints: [endpoint(1, 7777)] }] },
+			]
+			const model = modelOf(sketches, 3)
+			const rules = await nftables.apply(nftables.diff(undefined, nftables.compile(model, 'node-1')))
+			if (!rules.ok) throw rules.error
+			const child = spawn(
+				process.execPath,
+				['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', daemon],
+				{
+					stdio: ['pipe', 'pipe', 'inherit'],
+				},
+			)
+			try {
+				const said = once(child.stdout, 'data')
+				child.stdin.end(JSON.stringify({ sketches, node: world.node, pods: [0, 1, 2].map((i) => world.pod(i)) }))
+				const links = JSON.parse(String((await said)[0])) as number[]
+				assert.equal(links.length, 8)
+				assert.deepEqual(
+					links.map(linkExists),
+					links.map(() => true),
+				)
+				const connection = await connectTo(world.pod(0), ip('10.96.0.8'), 7)
+				assert.equal(await connection.echo('before'), 'before')
+				assert.equal(connection.peer(), '10.96.0.8')
+				child.kill('SIGKILL')
+				await once(child, 'exit')
+				assert.deepEqual(
+					links.map(linkExists),
+					links.map(() => false),
+				)
+				assert.equal(await connection.echo('after'), 'after')
+				// Nobody names the Service any more.
+				const other = await connectTo(world.pod(0), ip('10.96.0.8'), 7)
+				assert.equal(await other.echo('by packets'), 'by packets')
+				connection.close()
+				other.close()
+			} finally {
+				child.kill('SIGKILL')
+				echo.close()
+				nftables.close()
+			}
 		})
 	})
 
