@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createServer, Socket } from 'node:net'
 import { describe, it } from 'node:test'
@@ -211,6 +212,16 @@ function echoServer(netns: string, port: number): { close(): void } {
 	return createServer((connection) => connection.on('error', () => {}).pipe(connection)).listen({ fd })
 }
 
+/** Answers every datagram of IPv6 with `name`. */
+function echoDatagrams(netns: string, port: number, name: string): { close(): void } {
+	const fd = inNetnsAt(netns, () => socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0))
+	bind(fd, inetAddress(new Uint8Array(16), port))
+	const server = createSocket('udp6')
+	server.on('message', (_, from) => server.send(name, from.port, from.address))
+	server.bind({ fd })
+	return server
+}
+
 async function connectTo(netns: string, to: Ip, port: number) {
 	const fd = inNetnsAt(netns, () => socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0))
 	connect(fd, inetAddress(ipToBytes(to), port))
@@ -291,6 +302,41 @@ describe('services at the socket', { skip }, () => {
 			)
 			assert.deepEqual(await answers(() => first.ask(to, 53), 6), [`dns-${left} 10.244.1.2 by 10.96.0.1 53`])
 			first.close()
+		})
+	})
+
+	it('datagrams of IPv6, and with session affinity: then all sockets of a client have one endpoint', async () => {
+		await withPlanes(3, async (world, planes) => {
+			const ends = [1, 2].map((i) => echoDatagrams(world.pod(i), 5353, `dns-${i}`))
+			try {
+				const six = (affinity: number | undefined): ServiceSketch => ({
+					name: 'six',
+					ips: ['fd00:10:96::5'],
+					ports: [
+						{
+							port: 53,
+							protocol: 'UDP',
+							endpoints: [1, 2].map((i) => ({ ip: podIp(i, 6), port: 5353, node: 'node-1' })),
+						},
+					],
+					...(affinity === undefined ? {} : { more: { sessionAffinity: affinity } }),
+				})
+				for (const affinity of [undefined, 600]) {
+					await planes.bring(modelOf([six(affinity)], 3))
+					const seen = await answers(async () => {
+						const one = datagrams(world.pod(0), 6)
+						try {
+							return await one.ask(ipToBytes(ip('fd00:10:96::5')), 53)
+						} finally {
+							one.close()
+						}
+					})
+					assert.equal(seen.length, affinity === undefined ? 2 : 1)
+					for (const said of seen) assert.match(said, /^dns-[12] by fd00:10:96::5 53$/)
+				}
+			} finally {
+				for (const end of ends) end.close()
+			}
 		})
 	})
 

@@ -8,7 +8,7 @@ import type { Outcome, ServiceDataplane } from '../dataplane.ts'
 import { type Compiled, compileProgram, type SocketNamespace } from './compile.ts'
 import { diffPrograms, type EbpfChange } from './diff.ts'
 import { evaluate } from './evaluate.ts'
-import { Installed } from './installed.ts'
+import { Installed, ownCookie } from './installed.ts'
 import { type EbpfProgram, type EbpfProgramJson, emptyProgram, fromJson, toJson } from './program.ts'
 import { readInstalled } from './read.ts'
 
@@ -107,6 +107,7 @@ export function ebpfUsable(): string | undefined {
 	}
 	let trial: Installed | undefined
 	try {
+		ownCookie()
 		trial = new Installed(cgroup)
 		trial.apply({
 			change: 'attach',

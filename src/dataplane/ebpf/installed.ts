@@ -42,14 +42,17 @@ export const cookiePath = /^cookie ([0-9]+)$/
 
 /** The number by which programs know a namespace. Throws Failure ENOENT where the file is gone. */
 export function cookieOf(path: string): bigint {
-	return inNetnsAt(path, () => {
-		const fd = socket(AF_INET, SOCK_DGRAM, 0)
-		try {
-			return netnsCookie(fd)
-		} finally {
-			close(fd)
-		}
-	})
+	return inNetnsAt(path, ownCookie)
+}
+
+/** That of the namespace this thread is in. Throws Failure ENOPROTOOPT on kernels without such numbers. */
+export function ownCookie(): bigint {
+	const fd = socket(AF_INET, SOCK_DGRAM, 0)
+	try {
+		return netnsCookie(fd)
+	} finally {
+		close(fd)
+	}
 }
 
 export class Installed {
@@ -222,7 +225,7 @@ export class Installed {
 		for (const [key, value] of all) copy.add(key, value)
 		copy.write(bigger)
 		this.#maps.set(name, bigger)
-		for (const type of this.#programs.keys()) this.#attach(type)
+		for (const type of this.#programs.keys()) if (readsMap(type, name)) this.#attach(type)
 		map.close()
 	}
 
@@ -273,6 +276,10 @@ export class Installed {
 		this.#programs.clear()
 		this.#maps.clear()
 	}
+}
+
+function readsMap(type: AttachType, map: MapName): boolean {
+	return codes[type].some((one) => one.kind === 'map' && one.map === map)
 }
 
 const present = kernelBuffer(4)
