@@ -236,6 +236,29 @@ export const trafficCases = {
 		])
 	},
 
+	async 'load balancer: its address on the node itself'(world) {
+		const ranges = ['172.18.0.2/32', 'fd00:172::2/128']
+		const make = (n: number, more: Partial<Service>) =>
+			service({
+				name: `own-${n}`,
+				n,
+				endpoints: ['p1b', 'p2b'],
+				type: 'LoadBalancer',
+				vips: vips(n),
+				sourceRanges: ranges,
+				more,
+			})
+		await world.bring([make(26, {}), make(27, local)])
+		for (const n of [26, 27])
+			for (const family of [4, 6] as const) world.cluster.addAddress('node-1', externalIp('node-1', n, family))
+		// From there the address itself is the source, until it is masqueraded.
+		await expect(world, [
+			{ from: 'node-1', to: through('node-1', 26), gives: seenAs('node-1', 'p1b', 'p2b') },
+			{ from: 'node-1', to: through('node-1', 27), gives: seenAs('node-1', 'p1b', 'p2b') },
+			{ from: 'outside', to: through('node-1', 26), gives: 'silence' },
+		])
+	},
+
 	async 'more than eight endpoints, at every kind of address'(world) {
 		const nine = Array.from({ length: 9 }, (_, i) => ({ at: 'p1b' as const, port: 8100 + i }))
 		const two = Array.from({ length: 2 }, (_, i) => ({ at: 'p2b' as const, port: 8100 + i }))

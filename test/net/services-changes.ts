@@ -137,6 +137,31 @@ export const changeCases = {
 		assert.fail(`${first} was kept`)
 	},
 
+	async 'an established connection outlives a source range; new ones do not begin'(world) {
+		const server = echoServer(world.cluster.netns('p1b'), 8400, 'p1b')
+		const make = (...sourceRanges: string[]) =>
+			service({
+				name: 'ranged',
+				n: 47,
+				endpoints: [{ at: 'p1b', port: 8400 }],
+				type: 'LoadBalancer',
+				vips: vips(47),
+				sourceRanges,
+			})
+		let talk: Talk | undefined
+		try {
+			await world.bring([make('172.18.0.0/16')])
+			talk = await talkTcp(world.cluster.netns('outside'), externalIp('node-1', 47), servicePort)
+			assert.equal(await talk.ask(), 'p1b')
+			await world.bring([make('192.0.2.0/24')])
+			assert.equal(await talk.ask(), 'p1b')
+			assert.equal(await askTcp(world.cluster.netns('outside'), externalIp('node-1', 47), servicePort, 250), 'timeout')
+		} finally {
+			talk?.close()
+			server.close()
+		}
+	},
+
 	async 'an established connection outlives its endpoint, its Service and the next one of the address'(world) {
 		const servers = (['p1b', 'p2b'] as const).map((name) => echoServer(world.cluster.netns(name), 8400, name))
 		const echo = (list: readonly ('p1b' | 'p2b')[]) =>

@@ -186,6 +186,15 @@ export class Cluster {
 		return join(this.#folder, place)
 	}
 
+	/** One more address of the node, behind its first. */
+	addAddress(node: NodeName, address: Ip): void {
+		const route = inNetnsAt(this.netns(node), () => new NetlinkSocket(NETLINK_ROUTE))
+		const e = new NetlinkEncoder()
+		addAddress(e, 10, address, address.includes(':') ? 128 : 32)
+		route.request(e)
+		route.close()
+	}
+
 	/** The nodes carry exactly these Services. */
 	async bring(services: readonly Service[], after?: AfterBring): Promise<void> {
 		await this.bringModel(clusterModel(services), after)

@@ -26,8 +26,10 @@ export const names = {
 	/** Which endpoint a client was given, written by the kernel. */
 	clients: 'clients',
 	services: 'services',
-	/** Where connections from outside of the cluster to external frontends come in, and where those of policy Local go. */
+	/** Where connections to external frontends come in, from elsewhere and from the node itself. */
 	external: 'external',
+	externalFromHere: 'external-from-here',
+	/** Where those from outside of the cluster go under policy Local. */
 	localServices: 'local-services',
 	unserved: 'unserved',
 	externalUnserved: 'external-unserved',

@@ -77,37 +77,32 @@ function base(type: BaseChain['type'], hook: BaseChain['hook'], priority: number
 
 const dstnat = -100
 const srcnat = 100
-/** Source ranges are asked while the packet still carries the frontend's address. */
-const beforeTranslation = dstnat - 10
 /** Before the filter chains of others: a rejection is heard even where they drop silently; after translation at output. */
 const beforeFilter = -10
 
 export function chainsOf(shape: Shape): NftChain[] {
 	const { family } = shape
-	const refuse = entrances(shape, names.unserved, names.externalUnserved, false)
-	const remember = shape.affinities.map((seconds) =>
-		rule(remembering(family, seconds), 'Service with session affinity'),
-	)
-	const fromOutside = shape.policyLocal ? names.external : names.services
+	const filter = [
+		...(shape.external || shape.affinities.length > 0 ? [established] : []),
+		...entrances(shape, names.unserved, names.externalUnserved, false),
+		...shape.affinities.map((seconds) => rule(remembering(family, seconds), 'Service with session affinity')),
+	]
+	const fromElsewhere = shape.policyLocal || shape.restricted ? names.external : names.services
+	const fromHere = shape.restricted ? names.externalFromHere : names.services
 	return [
-		...(shape.restricted ? firewall(family) : []),
 		{
 			name: 'prerouting',
 			base: base('nat', 'prerouting', dstnat),
-			rules: entrances(shape, names.services, fromOutside, true),
+			rules: entrances(shape, names.services, fromElsewhere, true),
 		},
-		{
-			name: 'output',
-			base: base('nat', 'output', dstnat),
-			rules: entrances(shape, names.services, names.services, true),
-		},
-		...(shape.policyLocal ? [{ name: names.external, rules: externalRules(shape) }] : []),
+		{ name: 'output', base: base('nat', 'output', dstnat), rules: entrances(shape, names.services, fromHere, true) },
+		...externalChains(shape),
 		{ name: names.services, rules: choiceRules(shape, 'all') },
 		...(shape.policyLocal ? [{ name: names.localServices, rules: choiceRules(shape, 'local') }] : []),
 		...choices.flatMap((choice) => picks(shape, choice)),
-		{ name: 'filter-forward', base: base('filter', 'forward', beforeFilter), rules: [...refuse, ...remember] },
-		{ name: 'filter-input', base: base('filter', 'input', beforeFilter), rules: [...refuse, ...remember] },
-		{ name: 'filter-output', base: base('filter', 'output', beforeFilter), rules: [...refuse, ...remember] },
+		{ name: 'filter-forward', base: base('filter', 'forward', beforeFilter), rules: filter },
+		{ name: 'filter-input', base: base('filter', 'input', beforeFilter), rules: filter },
+		{ name: 'filter-output', base: base('filter', 'output', beforeFilter), rules: filter },
 		{ name: names.unserved, rules: unservedRules(family) },
 		...(shape.external ? [{ name: names.externalUnserved, rules: externalUnservedRules(shape) }] : []),
 		{
@@ -122,6 +117,9 @@ export function chainsOf(shape: Shape): NftChain[] {
 		{ name: names.masquerade, rules: masqueradeRules(shape) },
 	]
 }
+
+/** Cheaper than to look for what only the first packet of a connection can be. */
+const established = rule([...connectionState('established', 'related'), decide('accept')], 'nothing new')
 
 /** One comparison sends what is for a Service on; all other traffic pays that comparison. */
 function entrances(shape: Shape, chain: string, externalChain: string, counted: boolean): NftRule[] {
@@ -147,37 +145,42 @@ function ofFamily(cidrs: readonly Cidr[], family: Family): readonly Cidr[] {
 	return cidrs.filter((cidr) => (familyOf(cidr) === 4) === (family === 'ip'))
 }
 
-/** Who is not in the source ranges is dropped, wherever it sends from; for each packet, as ranges may change. */
-function firewall(family: Family): NftChain[] {
-	const ask = [
-		rule([...inSet(frontendKey(family), names.restricted), decide('goto', names.firewall)], 'loadBalancerSourceRanges'),
-	]
-	return [
-		{ name: 'firewall-prerouting', base: base('filter', 'prerouting', beforeTranslation), rules: ask },
-		{ name: 'firewall-output', base: base('filter', 'output', beforeTranslation), rules: ask },
-		{
-			name: names.firewall,
-			rules: [
-				rule([...inRanges(rangeKey(family), names.sourceRanges), decide('return')], 'client in the source ranges'),
-				rule([count, decide('drop')], 'client outside of loadBalancerSourceRanges'),
-			],
-		},
-	]
-}
-
-/** What comes in over a wire for an external frontend: only pods are of the cluster. The node's own goes by output. */
-function externalRules(shape: Shape): NftRule[] {
-	const { family } = shape
-	return [
-		...ofFamily(shape.podCidrs, family).map((cidr) =>
-			rule([...matchPrefix(addresses(family).saddr, cidr), decide('goto', names.services)], 'pods: every endpoint'),
-		),
-		rule(
-			[...inSet(frontendKey(family), names.policyLocal), decide('goto', names.localServices)],
-			'from outside: endpoints of this node',
-		),
-		rule([decide('goto', names.services)]),
-	]
+/** Where connections to external frontends come in, as far as not everybody's go to `services` at once. */
+function externalChains(shape: Shape): NftChain[] {
+	const { family, restricted, policyLocal } = shape
+	const rest = rule([decide('goto', names.services)])
+	const ask = rule(
+		[...inSet(frontendKey(family), names.restricted), decide('jump', names.firewall)],
+		'loadBalancerSourceRanges',
+	)
+	const chains: NftChain[] = []
+	if (restricted || policyLocal) {
+		// What comes in over a wire: only pods are of the cluster.
+		const local = [
+			...ofFamily(shape.podCidrs, family).map((cidr) =>
+				rule([...matchPrefix(addresses(family).saddr, cidr), decide('goto', names.services)], 'pods: every endpoint'),
+			),
+			rule(
+				[...inSet(frontendKey(family), names.policyLocal), decide('goto', names.localServices)],
+				'from outside: endpoints of this node',
+			),
+		]
+		const rules = [...(restricted ? [ask] : []), ...(policyLocal ? local : []), rest]
+		chains.push({ name: names.external, rules })
+	}
+	if (restricted) {
+		chains.push(
+			{ name: names.externalFromHere, rules: [ask, rest] },
+			{
+				name: names.firewall,
+				rules: [
+					rule([...inRanges(rangeKey(family), names.sourceRanges), decide('return')], 'client in the source ranges'),
+					rule([count, decide('drop')], 'client outside of loadBalancerSourceRanges'),
+				],
+			},
+		)
+	}
+	return chains
 }
 
 function choiceRules(shape: Shape, choice: Choice): NftRule[] {
