@@ -43,6 +43,7 @@ common(program.command('up').description("bring a cluster network up from the us
 	.option('-f, --filename <path>', 'manifests: file, directory or - (repeatable)', collect, [])
 	.option('--nodes <n>', 'number of nodes (default 3)')
 	.addOption(new Option('--dataplane <kind>', 'kernel or paper (default: what the machine and the rights allow)'))
+	.option('--ip-family <family>', 'ipv4 (default), ipv6 or dual; a lab keeps what it was made with')
 	.option('--service-proxy <mode>', 'nftables (default), ebpf, iptables, ipvs, or auto')
 	.option('-n, --namespace <name>', 'the namespace of objects without one', 'default')
 	.option('--config <file>', 'podwire.yaml (default: ./podwire.yaml where there is one)')

@@ -39,6 +39,7 @@ function labText(lab: LabStatus, wide: boolean): string {
 			: `kernel, by ${lab.rights}; Services by ${lab.serviceProxy ?? 'none yet'}`
 	lines.push(`  data plane  ${plane}`)
 	lines.push(`  API server  ${lab.api ?? 'not answering yet'}`)
+	lines.push(`  IP family   ${lab.ipFamily}`)
 	lines.push(
 		`  pods        ${lab.pods.ready} of ${lab.pods.total} ready, networks ${lab.podCidrs.join(', ')}, Services ${lab.serviceCidrs.join(', ')}`,
 	)
@@ -49,7 +50,7 @@ function labText(lab: LabStatus, wide: boolean): string {
 	for (const trouble of lab.trouble) lines.push(`  trouble     ${trouble}`)
 	const rows = [
 		['NODE', 'ADDRESS', 'PODS FROM', 'READY'],
-		...lab.nodes.map((n) => [n.name, n.ip, n.podCidrs.join(','), n.ready ? 'yes' : 'no']),
+		...lab.nodes.map((n) => [n.name, n.ips.join(','), n.podCidrs.join(','), n.ready ? 'yes' : 'no']),
 	]
 	lines.push('', ...alignColumns(rows).map((l) => `  ${l}`))
 	return `${lines.join('\n')}\n`

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
+import { isLabIpFamily, type LabIpFamily, labIpFamilies } from '../lab/ip-family.ts'
 import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
@@ -21,6 +22,7 @@ interface UpOptions extends CommonOptions {
 	readonly filename: readonly string[]
 	readonly nodes?: string
 	readonly dataplane?: string
+	readonly ipFamily?: string
 	readonly serviceProxy?: string
 	readonly namespace: string
 	readonly config?: string
@@ -41,6 +43,7 @@ export async function up(options: UpOptions): Promise<number> {
 			? undefined
 			: readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
 	const dataplane = readDataplane(options.dataplane)
+	const ipFamily = readIpFamily(options.ipFamily ?? process.env.PODWIRE_IP_FAMILY)
 	const serviceProxy = options.serviceProxy === undefined ? undefined : readServiceProxyChoice(options.serviceProxy)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
@@ -55,7 +58,7 @@ export async function up(options: UpOptions): Promise<number> {
 	const loaded = await reading
 	const config = await loadConfig(options.config)
 
-	const lab = await start({ name, nodes, dataplane, serviceProxy, config, progress, warn })
+	const lab = await start({ name, nodes, dataplane, ipFamily, serviceProxy, config, progress, warn })
 	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
 		warn(
 			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
@@ -119,6 +122,12 @@ function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined
 	throw new CommandError(exit.usage, `Unknown data plane ${JSON.stringify(text)}`, 'use kernel or paper')
 }
 
+function readIpFamily(text: string | undefined): LabIpFamily | undefined {
+	if (text === undefined || text === '') return undefined
+	if (isLabIpFamily(text)) return text
+	throw new CommandError(exit.usage, `Unknown IP family ${JSON.stringify(text)}`, `use ${labIpFamilies.join(', ')}`)
+}
+
 async function loadConfig(path: string | undefined): Promise<LabConfig> {
 	const file = path ?? (existsSync('podwire.yaml') ? 'podwire.yaml' : undefined)
 	if (file === undefined) return emptyConfig
@@ -134,12 +143,13 @@ async function start(input: {
 	name: string
 	nodes: number | undefined
 	dataplane: 'kernel' | 'paper' | undefined
+	ipFamily: LabIpFamily | undefined
 	serviceProxy: ServiceProxyChoice | undefined
 	config: LabConfig
 	progress: Progress
 	warn: (text: string) => void
 }): Promise<LabHandle> {
-	const { name, nodes, dataplane, serviceProxy, config, progress, warn } = input
+	const { name, nodes, dataplane, ipFamily, serviceProxy, config, progress, warn } = input
 	try {
 		return await startLab({
 			name,
@@ -147,6 +157,7 @@ async function start(input: {
 			version: packageVersion(),
 			...(nodes === undefined ? {} : { nodes }),
 			...(dataplane === undefined ? {} : { dataplane }),
+			...(ipFamily === undefined ? {} : { ipFamily }),
 			...(serviceProxy === undefined ? {} : { serviceProxy }),
 			onEvent(event) {
 				if (event.event === 'progress') progress.say(event.text)
@@ -157,6 +168,8 @@ async function start(input: {
 		progress.done()
 		if (!isFailure(e)) throw e
 		if (e.code === 'NotAllowed') throw new CommandError(exit.unknown, e.message, 'podwire doctor says what is missing')
+		if (e.code === 'Immutable')
+			throw new CommandError(exit.usage, e.message, `podwire down --name ${name}, then up, makes it anew`)
 		// The name and where its sockets would lie are the user's; all else is the machine's.
 		const usage = e.code === 'InvalidName' || e.code === 'PathTooLong'
 		throw new CommandError(usage ? exit.usage : exit.unknown, e.message)

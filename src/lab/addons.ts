@@ -8,11 +8,8 @@ import { deployments, serviceAccounts, services, storageClasses } from '../kube/
 import type { Deployment } from '../kube/objects/apps.ts'
 import type { Service, ServiceAccount } from '../kube/objects/core.ts'
 import type { StorageClass } from '../kube/objects/storage.ts'
+import type { FamilyNetworks } from './ip-family.ts'
 import { dnsImage } from './kubelet/containers.ts'
-
-/** ClusterIP of the cluster DNS; every pod's resolv.conf names it (the kubelet's --cluster-dns). */
-export const dnsServiceIp = '10.96.0.10'
-export const dnsServiceKey = 'kube-system/kube-dns'
 
 const labels = { 'k8s-app': 'kube-dns' }
 
@@ -52,7 +49,8 @@ const deployment = {
 	},
 } as const satisfies Deployment
 
-const service = {
+/** Every pod's resolv.conf names its first address (the kubelet's --cluster-dns). */
+const serviceAt = (networks: readonly FamilyNetworks[]): Service => ({
 	apiVersion: 'v1',
 	kind: 'Service',
 	metadata: {
@@ -62,14 +60,15 @@ const service = {
 	},
 	spec: {
 		type: 'ClusterIP',
-		clusterIP: dnsServiceIp,
+		clusterIP: networks[0]!.dns,
+		...(networks.length === 1 ? {} : { ipFamilyPolicy: 'PreferDualStack', clusterIPs: networks.map((n) => n.dns) }),
 		selector: labels,
 		ports: [
 			{ name: 'dns', port: 53, protocol: 'UDP', targetPort: 53 },
 			{ name: 'dns-tcp', port: 53, protocol: 'TCP', targetPort: 53 },
 		],
 	},
-} as const satisfies Service
+})
 
 /** Volumes that are folders of the lab: a claim without a class gets one. */
 const storageClass = {
@@ -81,11 +80,11 @@ const storageClass = {
 	volumeBindingMode: 'Immediate',
 } as const satisfies StorageClass
 
-/** Creates what is missing; what a user has changed stays. */
-export async function createAddons(client: KubeClient): Promise<void> {
+/** Creates what is missing; what a user has changed stays. `networks`: of each family, the primary one first. */
+export async function createAddons(client: KubeClient, networks: readonly FamilyNetworks[]): Promise<void> {
 	await Promise.all([
 		ifMissing(client.create(serviceAccounts, serviceAccount)),
-		ifMissing(client.create(services, service)),
+		ifMissing(client.create(services, serviceAt(networks))),
 		ifMissing(client.create(deployments, deployment)),
 		ifMissing(client.create(storageClasses, storageClass)),
 	])

@@ -12,9 +12,10 @@ import { type Listener, listen } from '../apiserver/listen.ts'
 import { type ApiServer, createApiServer } from '../apiserver/server.ts'
 import { createStore } from '../apiserver/store.ts'
 import type { Clock } from '../base/clock.ts'
-import { cidrNth, ipToBytes } from '../base/ip.ts'
+import { cidrNth, familyOf, type Ip, ipToBytes } from '../base/ip.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
-import { apiPort, serviceCidr, underlayIp } from './addresses.ts'
+import { apiPort } from './addresses.ts'
+import type { FamilyNetworks } from './ip-family.ts'
 import type { LabPaths } from './paths.ts'
 
 export interface LabApi {
@@ -32,6 +33,8 @@ export interface LabApi {
 
 export interface LabApiOptions {
 	readonly paths: LabPaths
+	/** The primary family first: pods reach the server at its router's address. */
+	readonly networks: readonly FamilyNetworks[]
 	readonly clock: Clock
 	readonly kubelet: KubeletApi
 	/** A TCP socket of the host's network that listens already. */
@@ -41,9 +44,10 @@ export interface LabApiOptions {
 
 /** Throws Failure StoreBusy, StoreUnreadable, CertificatesFailed, CannotListen. */
 export async function startApi(options: LabApiOptions): Promise<LabApi> {
-	const { paths, clock } = options
+	const { paths, networks, clock } = options
+	const { router } = networks[0]!
 	const making = ensureCertificates(paths.pki, {
-		addresses: [cidrNth(serviceCidr, 1n), underlayIp()],
+		addresses: networks.flatMap((n) => [cidrNth(n.services, 1n), n.router]),
 		now: clock.now(),
 	})
 	making.catch(() => {})
@@ -51,8 +55,8 @@ export async function startApi(options: LabApiOptions): Promise<LabApi> {
 	const server = await createApiServer({
 		store,
 		clock,
-		serviceCidrs: [serviceCidr],
-		advertise: { ip: underlayIp(), port: apiPort },
+		serviceCidrs: networks.map((n) => n.services),
+		advertise: { ip: router, port: apiPort },
 		kubelet: options.kubelet,
 		tokenKey: tokenKey(join(paths.pki, 'sa.key')),
 		signer: createClientSigner(
@@ -76,7 +80,7 @@ export async function startApi(options: LabApiOptions): Promise<LabApi> {
 			clientKey: certificates.admin.key,
 		},
 		async listenInside(netns) {
-			const fd = await boundSocket(netns)
+			const fd = await boundSocket(netns, router)
 			listeners.push(await listen(server, { certificates, fd }))
 		},
 		async close() {
@@ -98,16 +102,16 @@ function tokenKey(path: string): KeyObject {
 	}
 }
 
-async function boundSocket(netns: string): Promise<number> {
+async function boundSocket(netns: string, ip: Ip): Promise<number> {
 	const [
 		{ inNetnsAt },
-		{ AF_INET, bind, close, inetAddress, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, setsockopt, socket },
+		{ AF_INET, AF_INET6, bind, close, inetAddress, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, setsockopt, socket },
 	] = await Promise.all([import('../linux/netns.ts'), import('../linux/syscalls.ts')])
 	return inNetnsAt(netns, () => {
-		const fd = socket(AF_INET, SOCK_STREAM, 0)
+		const fd = socket(familyOf(ip) === 4 ? AF_INET : AF_INET6, SOCK_STREAM, 0)
 		try {
 			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
-			bind(fd, inetAddress(ipToBytes(underlayIp()), apiPort))
+			bind(fd, inetAddress(ipToBytes(ip), apiPort))
 			return fd
 		} catch (e) {
 			close(fd)

@@ -5,37 +5,24 @@ import type { AttachmentStore } from '../agent/attachments.ts'
 import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } from '../agent/loop.ts'
 import { type ClusterView, createClusterView, dataplaneTables } from '../agent/view.ts'
 import type { Clock } from '../base/clock.ts'
-import { type Ip, tryParseCidr } from '../base/ip.ts'
+import { tryParseCidr } from '../base/ip.ts'
 import { type AddressPool, type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { Transport } from '../kube/transport.ts'
-import type { ClusterConfig, ObjectTables } from '../model/state.ts'
-import { createAddons, dnsServiceIp, dnsServiceKey } from './addons.ts'
-import { balancerCidr, clusterDomain, podCidr, podMaskLength, podMtu, serviceCidr, underlayIp } from './addresses.ts'
+import type { ObjectTables } from '../model/state.ts'
+import { createAddons } from './addons.ts'
 import type { LabConfig } from './config.ts'
+import { clusterConfigOf, type LabIpFamily, networksOf } from './ip-family.ts'
 import { createHeartbeat } from './kubelet/heartbeat.ts'
 import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
 import { createPodNetwork, type PodNetwork } from './kubelet/network.ts'
 import { type LabNode, registerNode } from './kubelet/nodes.ts'
 import type { PodRuntime } from './kubelet/runtime.ts'
 
-/** What no object of a lab says about its network. */
-export const labClusterConfig: ClusterConfig = {
-	clusterDomain,
-	podCidrs: [podCidr],
-	serviceCidrs: [serviceCidr],
-	mtu: podMtu,
-	dnsService: dnsServiceKey,
-	dnsServiceIp: dnsServiceIp as Ip,
-	routerIps: [underlayIp()],
-}
-
-/** Where load balancers get their addresses unless podwire.yaml says otherwise. */
-const defaultPools: readonly AddressPool[] = [{ name: 'default', cidrs: [balancerCidr], autoAssign: true }]
-
 export interface ClusterOptions {
 	readonly transport: Transport
 	readonly clock: Clock
+	readonly ipFamily: LabIpFamily
 	readonly nodes: readonly LabNode[]
 	/** Those that stay silent until they are started. */
 	readonly stopped?: ReadonlySet<string>
@@ -83,12 +70,19 @@ export interface Cluster {
 /** Resolves when the nodes are registered, the add-ons are there and every part has begun to work. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 	const { clock, nodes, onFailure } = options
+	const networks = networksOf(options.ipFamily)
+	const config = clusterConfigOf(options.ipFamily)
+	const { clusterDomain, dnsServiceIp } = config
+	/** Where load balancers get their addresses unless podwire.yaml says otherwise. */
+	const defaultPools: readonly AddressPool[] = [
+		{ name: 'default', cidrs: networks.map((n) => n.balancers), autoAssign: true },
+	]
 	const ending = new AbortController()
 	const client = createKubeClient(options.transport, { fieldManager: 'podwire', userAgent: 'podwire' })
 	const controllers = startControllers(client, {
 		clock,
 		signal: ending.signal,
-		podNetworks: [{ cidr: podCidr, nodeMask: podMaskLength }],
+		podNetworks: networks.map(({ pods, nodeMask }) => ({ cidr: pods, nodeMask })),
 		addressPools: () => options.config().addressPools ?? defaultPools,
 		...(options.nodeGrace === undefined ? {} : { nodeGrace: options.nodeGrace }),
 		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
@@ -98,7 +92,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		client,
 		clock,
 		tables: options.tables ?? dataplaneTables,
-		config: labClusterConfig,
+		config,
 		onFailure: (e) => onFailure('informer', e),
 	})
 	const loop =
@@ -127,7 +121,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 			}
 		},
 		netnsOf: options.netnsOfPod,
-		mtu: podMtu,
+		mtu: config.mtu,
 		store: options.attachments,
 		loop,
 	})
@@ -141,7 +135,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		network,
 		runtime: options.runtime,
 		config: options.config,
-		dns: () => ({ clusterDomain, dnsServiceIp: dnsServiceIp as Ip }),
+		dns: () => ({ clusterDomain, ...(dnsServiceIp === undefined ? {} : { dnsServiceIp }) }),
 		netnsOfNode: options.netnsOfNode,
 		folder: options.podFolder,
 		volumeFolder: options.volumeFolder,
@@ -167,7 +161,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 	if (loop === undefined) view.start()
 	await Promise.all([
 		...nodes.filter((node) => !options.stopped?.has(node.name)).map((node) => registerNode(client, node, clock.now())),
-		createAddons(client),
+		createAddons(client, networks),
 		loop?.start(),
 		kubelet.start(),
 		controllers.ready,

@@ -1,6 +1,7 @@
 // What the daemon is told when it is started.
 
 import type { LabConfig } from './config.ts'
+import type { LabIpFamily } from './ip-family.ts'
 import type { LabPaths } from './paths.ts'
 import type { ServiceProxyChoice } from './service-proxy.ts'
 
@@ -13,6 +14,7 @@ export interface DaemonOptions {
 	/** The data plane was demanded: do not fall back from the kernel to paper. */
 	readonly forced: boolean
 	readonly rights: 'root' | 'user namespace' | 'none'
+	readonly ipFamily: LabIpFamily
 	/** Asked for; undefined: as the lab had it, else the default. */
 	readonly serviceProxy?: ServiceProxyChoice
 	readonly config: LabConfig

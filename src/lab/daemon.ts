@@ -10,12 +10,12 @@ import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, messageOf } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
-import { nodeIp, podCidr, serviceCidr } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
 import { listenControl } from './control.ts'
 import type { DaemonOptions } from './daemon-options.ts'
 import { createLabEvents } from './events.ts'
+import { networksOf } from './ip-family.ts'
 import { createAgentApi, type LabKernel, podNetnsOf, startKernel } from './kernel.ts'
 import { createKubeletApi, paperKubeletApi } from './kubelet/exec.ts'
 import { labNodes } from './kubelet/nodes.ts'
@@ -45,7 +45,8 @@ export async function runDaemon(
 	const clock = systemClock
 	const startedAt = new Date(clock.now()).toISOString()
 	const events = createLabEvents((text) => process.stderr.write(`${text}\n`))
-	const nodes = labNodes(options.nodes, nodeIp)
+	const networks = networksOf(options.ipFamily)
+	const nodes = labNodes(options.nodes, (number) => networks.map((n) => n.nodeIp(number)))
 	/** Nodes the user has stopped. */
 	const stoppedFile = join(paths.state, 'stopped-nodes')
 	const stoppedNodes = readStopped(stoppedFile)
@@ -148,18 +149,20 @@ export async function runDaemon(
 			dataplane,
 			...(whyPaper === undefined ? {} : { whyPaper }),
 			...(proxy === undefined ? {} : { serviceProxy: proxy.mode }),
+			ipFamily: options.ipFamily,
 			rights: options.rights,
 			nodes: nodes.map((node) => {
 				const object = cluster?.view.informer('nodes').store.get(node.name)
 				return {
 					name: node.name,
-					ip: node.ip,
+					ip: node.ips[0]!,
+					ips: node.ips,
 					podCidrs: object?.spec?.podCIDRs ?? [],
 					ready: object?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true,
 				}
 			}),
-			podCidrs: [podCidr],
-			serviceCidrs: [serviceCidr],
+			podCidrs: networks.map((n) => n.pods),
+			serviceCidrs: networks.map((n) => n.services),
 			...(api === undefined ? {} : { api: `https://127.0.0.1:${api.port}` }),
 			pods: {
 				ready: pods.filter((pod) => pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))
@@ -203,7 +206,14 @@ export async function runDaemon(
 			dial: (pod) => kubeletApi.dial(pod),
 		}
 		const opening = import('./api.ts').then(({ startApi }) =>
-			startApi({ paths, clock, kubelet: lateKubelet, fd: handOver.apiFd, onFault: (e) => onFailure('API server', e) }),
+			startApi({
+				paths,
+				networks,
+				clock,
+				kubelet: lateKubelet,
+				fd: handOver.apiFd,
+				onFault: (e) => onFailure('API server', e),
+			}),
 		)
 		opening.catch(() => {})
 		if (dataplane === 'kernel') {
@@ -216,7 +226,15 @@ export async function runDaemon(
 				else if (kept.mode !== mode) keepServiceProxy(paths, kept.mode, mode)
 				proxy = { mode, unfinished }
 				const replaced = () => record(kernel?.runtime.client.pid)
-				kernel = await startKernel(paths, nodes, onFailure, replaced, proxy, (text) => events.progress(text))
+				kernel = await startKernel({
+					paths,
+					nodes,
+					networks,
+					onFailure,
+					replaced,
+					proxy,
+					say: (text) => events.progress(text),
+				})
 			} catch (e) {
 				if (options.forced) throw e
 				dataplane = 'paper'
@@ -233,6 +251,7 @@ export async function runDaemon(
 		cluster = await startCluster({
 			transport: api.server.transport,
 			clock,
+			ipFamily: options.ipFamily,
 			nodes,
 			stopped: stoppedNodes,
 			runtime,

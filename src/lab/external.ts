@@ -21,9 +21,10 @@ import { readLink } from '../linux/route/links.ts'
 import { electNode, servesExternally, takesPart, wayOf } from '../model/load-balancer.ts'
 import type { NetworkModel, Node, NodeName, Service } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
-import { nodeInterface, underlayCidr, underlayInterface } from './addresses.ts'
+import { nodeInterface, underlayInterface } from './addresses.ts'
 import { type Announcer, createAnnouncer } from './external-announce.ts'
 import { askHealth, believe, type HealthBelief, type HealthCheck } from './external-health.ts'
+import type { FamilyNetworks } from './ip-family.ts'
 import { outsideInterface } from './outside.ts'
 import type { Underlay } from './underlay.ts'
 
@@ -53,7 +54,8 @@ export interface External {
 type BalancedModel = Pick<NetworkModel, 'services' | 'nodes'>
 
 export function createExternal(options: {
-	readonly underlay: Pick<Underlay, 'netns' | 'netnsOf' | 'ip'>
+	readonly underlay: Pick<Underlay, 'netns' | 'netnsOf' | 'ips'>
+	readonly networks: readonly Pick<FamilyNetworks, 'underlay'>[]
 	readonly nodes: readonly { readonly name: NodeName }[]
 	readonly clock: Clock
 	readonly onFailure: (what: string, error: unknown) => void
@@ -62,8 +64,8 @@ export function createExternal(options: {
 }): External {
 	const { underlay, clock } = options
 	const { netns } = underlay
-	const edge = { outsideInterface, nodesInterface: underlayInterface, nodes: [underlayCidr] }
-	const balancer = createBalancer({ netns, edge, addresses: [underlay.ip] })
+	const edge = { outsideInterface, nodesInterface: underlayInterface, nodes: options.networks.map((n) => n.underlay) }
+	const balancer = createBalancer({ netns, edge, addresses: underlay.ips })
 	const plane = createPlane('load balancer', balancer)
 	const router = inNetnsAt(netns, () => new NetlinkSocket(NETLINK_ROUTE))
 	const conntrack = inNetnsAt(netns, openConntrack)
@@ -154,7 +156,7 @@ export function createExternal(options: {
 	function announce(now: BalancedModel): void {
 		const byNode = new Map<NodeName, Set<Ip>>([...announcers.keys()].map((name) => [name, new Set()]))
 		for (const [ip, services] of holdersOf(now)) {
-			if (wayOf(services) !== 'announce' || !cidrContains(underlayCidr, ip)) continue
+			if (wayOf(services) !== 'announce' || !edge.nodes.some((cidr) => cidrContains(cidr, ip))) continue
 			// A node that the probes found dead announces nothing, though its object may still say that it is ready.
 			const node = electNode(now, ip, services, isHealthy)
 			if (node !== undefined) byNode.get(node.name)?.add(ip)
@@ -284,7 +286,7 @@ export function createExternal(options: {
 			const announced: Record<Ip, NodeName> = {}
 			for (const [name, announcer] of announcers) for (const ip of announcer.read()) announced[ip] = name
 			const interfaces = { outside: outsideInterface, nodes: underlayInterface }
-			return { nftables: await plane.read(), announced, interfaces, addresses: [underlay.ip] }
+			return { nftables: await plane.read(), announced, interfaces, addresses: underlay.ips }
 		},
 		repair: () => repair(),
 		sick: whySick,

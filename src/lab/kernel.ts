@@ -6,19 +6,22 @@ import { join } from 'node:path'
 import type { NodePlanes } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { systemClock } from '../base/clock.ts'
+import { familyOf } from '../base/ip.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { DnsProgram } from '../dataplane/dns/program.ts'
 import type { NetworkModel } from '../model/network.ts'
-import { nodeInterface, outsideIp } from './addresses.ts'
+import { nodeInterface } from './addresses.ts'
 import type { LabApi } from './api.ts'
 import type { Cluster } from './cluster.ts'
 import type { External } from './external.ts'
+import type { FamilyNetworks } from './ip-family.ts'
 import type { LabNode } from './kubelet/nodes.ts'
 import { createRuntime } from './kubelet/runtime.ts'
 import type { LabPaths } from './paths.ts'
 import type { Underlay } from './underlay.ts'
 
 export interface LabKernel {
+	readonly networks: readonly FamilyNetworks[]
 	readonly underlay: Underlay
 	readonly planes: ReadonlyMap<string, NodePlanes>
 	readonly external: External
@@ -32,14 +35,17 @@ export interface LabKernel {
 }
 
 /** Namespaces, agents' data planes and the workloads process. Throws Failure with what the kernel refused. */
-export async function startKernel(
-	paths: LabPaths,
-	nodes: readonly LabNode[],
-	onFailure: (what: string, e: unknown) => void,
-	replaced: () => void,
-	proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean },
-	say: (text: string) => void,
-): Promise<LabKernel> {
+export async function startKernel(options: {
+	readonly paths: LabPaths
+	readonly nodes: readonly LabNode[]
+	readonly networks: readonly FamilyNetworks[]
+	readonly onFailure: (what: string, e: unknown) => void
+	/** Another workloads process runs now. */
+	readonly replaced: () => void
+	readonly proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean }
+	readonly say: (text: string) => void
+}): Promise<LabKernel> {
+	const { paths, nodes, networks, onFailure, replaced, proxy, say } = options
 	const [
 		{ findWorkloads, startWorkloads },
 		{ createUnderlay },
@@ -57,9 +63,10 @@ export async function startKernel(
 	])
 	const connecting = findWorkloads(paths).then((found) => found ?? startWorkloads(paths))
 	connecting.catch(() => {})
-	const underlay = createUnderlay(paths.namespaces, nodes)
+	const underlay = createUnderlay(paths.namespaces, nodes, networks)
 	const external = createExternal({
 		underlay,
+		networks,
 		nodes,
 		clock: systemClock,
 		onFailure,
@@ -104,6 +111,7 @@ export async function startKernel(
 		})
 	}
 	return {
+		networks,
 		underlay,
 		planes,
 		external,
@@ -112,8 +120,10 @@ export async function startKernel(
 		listen: (api) => api.listenInside(underlay.netns),
 		applied(model) {
 			for (const node of model.nodes.values()) {
-				const ip = node.addresses[0]
-				if (ip !== undefined) for (const cidr of node.podCidrs) underlay.route(cidr, ip)
+				for (const cidr of node.podCidrs) {
+					const ip = node.addresses.find((a) => familyOf(a) === familyOf(cidr))
+					if (ip !== undefined) underlay.route(cidr, ip)
+				}
 			}
 			external.applied(model)
 			wanted = dns.compileDns(model, wanted)
@@ -158,8 +168,8 @@ export async function createAgentApi(cluster: Cluster, kernel: LabKernel): Promi
 		},
 		place: (name) =>
 			name === 'outside'
-				? { namespace: kernel.underlay.outside, ips: [outsideIp()] }
-				: { namespace: kernel.underlay.netns, ips: [kernel.underlay.ip] },
+				? { namespace: kernel.underlay.outside, ips: kernel.networks.map((n) => n.outsideIp) }
+				: { namespace: kernel.underlay.netns, ips: kernel.underlay.ips },
 		balances: (to) => balancedAt(view.model, to).length > 0,
 		*targets(to, port, protocol) {
 			const { model } = view

@@ -2,7 +2,7 @@
 // nothing of the cluster but the way to the router, and the nodes know it by their default route.
 
 import { isFailure } from '../base/failure.ts'
-import { type Cidr, cidrLength, parseCidr } from '../base/ip.ts'
+import { cidrLength } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
@@ -11,12 +11,12 @@ import { addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
 import { writeSysctl } from '../linux/sysctl.ts'
-import { outsideCidr, outsideGateway, outsideIp, underlayInterface, underlayMtu } from './addresses.ts'
+import { underlayInterface, underlayMtu } from './addresses.ts'
+import { everywhere, type FamilyNetworks } from './ip-family.ts'
 
 /** The router's interface to the outside. */
 export const outsideInterface = 'outside0'
 const clientInterface = 'eth0'
-const everywhere: Cidr = parseCidr('0.0.0.0/0')
 /** Of routes that any other goes before. */
 const lastMetric = 0xffff_fffe
 
@@ -24,10 +24,18 @@ const lastMetric = 0xffff_fffe
  * Makes what is missing of the client's namespace at `path` and of the router's side. `router` is the underlay's
  * namespace, `socket` one of its sockets. Returns `path`.
  */
-export function createOutside(path: string, router: string, socket: NetlinkSocket): string {
+export function createOutside(
+	path: string,
+	router: string,
+	socket: NetlinkSocket,
+	networks: readonly FamilyNetworks[],
+): string {
+	const six = networks.some(({ family }) => family === 6)
 	if (!isNetns(path)) createNetns(path)
+	if (six) inNetnsAt(path, settleInterfaces)
 	inNetnsAt(router, () => {
 		writeSysctl('net.ipv4.ip_forward', '1')
+		if (six) writeSysctl('net.ipv6.conf.all.forwarding', '1')
 		// What comes from a node and goes back to one is translated on the way: there is no shorter one.
 		writeSysctl('net.ipv4.conf.all.send_redirects', '0')
 		writeSysctl(`net.ipv4.conf.${underlayInterface}.send_redirects`, '0')
@@ -45,21 +53,36 @@ export function createOutside(path: string, router: string, socket: NetlinkSocke
 			found = readLinks(inside).find((l) => l.name === clientInterface)!
 		}
 		const port = readLinks(socket).find((l) => l.name === outsideInterface)!.index
-		addAddress(e, port, outsideGateway(), cidrLength(outsideCidr))
+		for (const { outside, outsideGateway } of networks) addAddress(e, port, outsideGateway, cidrLength(outside))
 		setLink(e, { index: port, up: true })
 		// A router of the Internet's edge does not say of every address that it does not exist.
-		addRoute(e, { kind: 'blackhole', destination: everywhere, metric: lastMetric, protocol: PROTOCOL_STATIC })
+		for (const { family } of networks) {
+			const destination = everywhere(family)
+			addRoute(e, { kind: 'blackhole', destination, metric: lastMetric, protocol: PROTOCOL_STATIC })
+		}
 		socket.request(e)
 
 		setLink(e, { index: LOOPBACK, up: true })
-		addAddress(e, found.index, outsideIp(), cidrLength(outsideCidr))
+		for (const { outside, outsideIp } of networks) addAddress(e, found.index, outsideIp, cidrLength(outside))
 		setLink(e, { index: found.index, up: true })
-		addRoute(e, { destination: everywhere, via: outsideGateway(), index: found.index, protocol: PROTOCOL_STATIC })
+		for (const { family, outsideGateway: via } of networks) {
+			addRoute(e, { destination: everywhere(family), via, index: found.index, protocol: PROTOCOL_STATIC })
+		}
 		inside.request(e)
 		return path
 	} finally {
 		inside.close()
 		close(fd)
+	}
+}
+
+/**
+ * For interfaces that come later, in the thread's namespace: their link-local addresses are good at once (until then
+ * nothing is forwarded, RFC 4862 5.4), and no router's word is waited for or taken.
+ */
+export function settleInterfaces(): void {
+	for (const name of ['accept_dad', 'accept_ra', 'router_solicitations']) {
+		writeSysctl(`net.ipv6.conf.default.${name}`, '0')
 	}
 }
 

@@ -9,9 +9,10 @@ import { type Clock, systemClock } from '../base/clock.ts'
 import type { Transport } from '../kube/transport.ts'
 import type { NetworkModel } from '../model/network.ts'
 import type { ClusterState, ObjectSource } from '../model/state.ts'
-import { apiPort, nodeIp, underlayIp } from './addresses.ts'
+import { apiPort } from './addresses.ts'
 import { startCluster } from './cluster.ts'
 import { emptyConfig } from './config.ts'
+import { defaultIpFamily, type LabIpFamily, networksOf } from './ip-family.ts'
 import { paperKubeletApi } from './kubelet/exec.ts'
 import { labNodes } from './kubelet/nodes.ts'
 import { createPaperRuntime } from './kubelet/runtime.ts'
@@ -34,23 +35,29 @@ export interface PaperCluster {
 export async function createPaperCluster(
 	options: {
 		readonly nodes?: number
+		/** Default: IPv4. */
+		readonly ipFamily?: LabIpFamily
 		readonly clock?: Clock
 		readonly onFailure?: (what: string, e: unknown) => void
 	} = {},
 ): Promise<PaperCluster> {
 	const clock = options.clock ?? systemClock
+	const ipFamily = options.ipFamily ?? defaultIpFamily
+	const networks = networksOf(ipFamily)
 	const store = createStore()
 	const api = await createApiServer({
 		store,
 		clock,
-		advertise: { ip: underlayIp(), port: apiPort },
+		serviceCidrs: networks.map((n) => n.services),
+		advertise: { ip: networks[0]!.router, port: apiPort },
 		kubelet: paperKubeletApi,
 		...(options.onFailure === undefined ? {} : { onFault: (e: unknown) => options.onFailure?.('apiserver', e) }),
 	})
 	const cluster = await startCluster({
 		transport: api.transport,
 		clock,
-		nodes: labNodes(options.nodes ?? 3, nodeIp),
+		ipFamily,
+		nodes: labNodes(options.nodes ?? 3, (number) => networks.map((n) => n.nodeIp(number))),
 		runtime: createPaperRuntime(clock),
 		attachments: memoryAttachments(),
 		config: () => emptyConfig,

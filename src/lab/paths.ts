@@ -19,6 +19,8 @@ export interface LabPaths {
 	readonly nodes: string
 	/** Which data plane carries Services. */
 	readonly serviceProxy: string
+	/** IPv4, IPv6 or both. */
+	readonly ipFamily: string
 	/** Keys and certificates of the API server. */
 	readonly pki: string
 	/** Who runs the lab; see record.ts. */
@@ -92,6 +94,7 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		sources: join(state, 'sources.json'),
 		nodes: join(state, 'nodes'),
 		serviceProxy: join(state, 'service-proxy'),
+		ipFamily: join(state, 'ip-family'),
 		pki: join(state, 'pki'),
 		record: join(runtime, 'lab.json'),
 		log: join(runtime, 'daemon.log'),

@@ -20,6 +20,7 @@ import { Failure, isFailure, messageOf } from '../base/failure.ts'
 import { controlClient, type LabClient } from './client.ts'
 import type { LabConfig } from './config.ts'
 import type { DaemonOptions } from './daemon-options.ts'
+import { defaultIpFamily, type LabIpFamily, readIpFamily, settleIpFamily } from './ip-family.ts'
 import { checkLabName, compileCacheFolder, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
 import { labMark } from './pod-process.ts'
 import {
@@ -41,6 +42,8 @@ export interface StartOptions {
 	readonly nodes?: number
 	/** Absent: the kernel where the machine and the rights allow it, else paper, and the status says why. */
 	readonly dataplane?: 'kernel' | 'paper'
+	/** Absent: as the lab has it, else IPv4. A lab keeps what it was made with. */
+	readonly ipFamily?: LabIpFamily
 	/** Absent: as the lab had it, else nftables. A running lab keeps what it has. */
 	readonly serviceProxy?: ServiceProxyChoice
 	readonly config: LabConfig
@@ -59,13 +62,15 @@ export interface LabHandle {
 
 /**
  * Starts the lab, or finds it running, or goes on with one that has crashed; resolves when its nodes are ready.
- * Throws Failure InvalidName, NotAllowed (kernel forced and impossible), CannotWrite, StartFailed (with the end of the log).
+ * Throws Failure InvalidName, NotAllowed (kernel forced and impossible), Immutable (another IP family than it has),
+ * CannotWrite, StartFailed (with the end of the log).
  */
 export async function startLab(options: StartOptions): Promise<LabHandle> {
 	const paths = labPaths(options.name)
 	makeLabFolders(paths)
 	const unlock = lock(paths)
 	try {
+		const ipFamily = settleIpFamily(paths, options.ipFamily)
 		const record = readRecord(paths)
 		if (record !== undefined && isAlive(record.daemon)) {
 			try {
@@ -77,7 +82,7 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 				if ((await waitForEnd([record.daemon], 2_000)).length > 0) throw e
 			}
 		}
-		const child = await spawnDaemon(paths, options, record)
+		const child = await spawnDaemon(paths, { ...options, ipFamily }, record)
 		return { ...(await waitRunning(paths, options, child)), created: true }
 	} finally {
 		unlock()
@@ -90,7 +95,11 @@ interface Daemon {
 	readonly ended: Promise<string>
 }
 
-async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRecord | undefined): Promise<Daemon> {
+async function spawnDaemon(
+	paths: LabPaths,
+	options: StartOptions & { readonly ipFamily: LabIpFamily },
+	record: LabRecord | undefined,
+): Promise<Daemon> {
 	const sameBoot = record?.bootId === bootId()
 	const workloads =
 		sameBoot && record?.workloads !== undefined && isAlive(record.workloads) ? record.workloads : undefined
@@ -111,6 +120,7 @@ async function spawnDaemon(paths: LabPaths, options: StartOptions, record: LabRe
 		dataplane: rights.rights === 'none' ? 'paper' : 'kernel',
 		...(rights.why === undefined ? {} : { whyPaper: rights.why }),
 		forced: options.dataplane !== undefined,
+		ipFamily: options.ipFamily,
 		...(options.serviceProxy === undefined ? {} : { serviceProxy: options.serviceProxy }),
 		rights: rights.rights,
 		config: options.config,
@@ -301,6 +311,7 @@ export async function labStatus(name: string): Promise<LabStatus | undefined> {
 		name,
 		phase: 'crashed',
 		dataplane: record?.dataplane ?? 'kernel',
+		ipFamily: readIpFamily(paths) ?? defaultIpFamily,
 		rights: record?.rights ?? 'none',
 		nodes: [],
 		podCidrs: [],

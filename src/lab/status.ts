@@ -1,6 +1,7 @@
 // What a lab says of itself. Plain data: it crosses the control socket as JSON and is printed by `podwire status`.
 
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { LabIpFamily } from './ip-family.ts'
 
 export type LabPhase = 'starting' | 'running' | 'stopping' | 'crashed'
 
@@ -14,6 +15,8 @@ export interface LabStatus {
 	readonly whyPaper?: string
 	/** Which data plane carries Services; absent on paper. */
 	readonly serviceProxy?: ServiceProxyMode
+	/** The families of every address of the lab. */
+	readonly ipFamily: LabIpFamily
 	/** With what rights the kernel is used. */
 	readonly rights: 'root' | 'user namespace' | 'none'
 	readonly nodes: readonly LabNodeStatus[]
@@ -33,7 +36,10 @@ export interface LabStatus {
 
 export interface LabNodeStatus {
 	readonly name: string
+	/** Of the primary family. */
 	readonly ip: string
+	/** One of each family. */
+	readonly ips: readonly string[]
 	readonly podCidrs: readonly string[]
 	readonly ready: boolean
 }

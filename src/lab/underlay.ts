@@ -3,7 +3,7 @@
 // All of it is found again after a crash, and only what is missing is made.
 
 import { join } from 'node:path'
-import { type Cidr, cidrLength, type Ip, parseCidr } from '../base/ip.ts'
+import { type Cidr, cidrLength, type Ip } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
@@ -11,8 +11,9 @@ import { addAddress } from '../linux/route/addresses.ts'
 import { addBridge, addVeth, LOOPBACK, readLink, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
-import { nodeInterface, nodeIp, underlayCidr, underlayInterface, underlayIp, underlayMtu } from './addresses.ts'
-import { createOutside } from './outside.ts'
+import { nodeInterface, underlayInterface, underlayMtu } from './addresses.ts'
+import { everywhere, type FamilyNetworks } from './ip-family.ts'
+import { createOutside, settleInterfaces } from './outside.ts'
 
 export interface UnderlayNode {
 	readonly name: string
@@ -21,7 +22,8 @@ export interface UnderlayNode {
 }
 
 export interface Underlay {
-	readonly ip: Ip
+	/** The router's addresses there, the primary family first. */
+	readonly ips: readonly Ip[]
 	/** Path of the underlay's namespace. */
 	readonly netns: string
 	netnsOf(node: string): string
@@ -35,10 +37,16 @@ export interface Underlay {
 }
 
 /** Makes what is missing of the underlay and its nodes. Throws Failure with what the kernel refused. */
-export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): Underlay {
+export function createUnderlay(
+	folder: string,
+	nodes: readonly UnderlayNode[],
+	networks: readonly FamilyNetworks[],
+): Underlay {
 	const netns = join(folder, 'underlay')
 	const netnsOf = (node: string) => join(folder, node)
 	for (const path of [netns, ...nodes.map((n) => netnsOf(n.name))]) if (!isNetns(path)) createNetns(path)
+	const six = networks.some(({ family }) => family === 6)
+	if (six) inNetnsAt(netns, settleInterfaces)
 
 	const socket = inNetnsAt(netns, () => new NetlinkSocket(NETLINK_ROUTE))
 	const e = new NetlinkEncoder(8192)
@@ -51,17 +59,18 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 	const master = links.find((l) => l.name === underlayInterface)!.index
 	// Also where the bridge was there: who made it may have been killed before the rest.
 	setLink(e, { index: LOOPBACK, up: true })
-	addAddress(e, master, underlayIp(), cidrLength(underlayCidr))
+	for (const { router, underlay } of networks) addAddress(e, master, router, cidrLength(underlay))
 	setLink(e, { index: master, up: true })
 	socket.request(e)
 	for (const node of nodes) plug(node)
-	const outside = createOutside(join(folder, 'outside'), netns, socket)
+	const outside = createOutside(join(folder, 'outside'), netns, socket, networks)
 
 	function plug(node: UnderlayNode): void {
 		const port = portOf(node)
 		const fd = openNetns(netnsOf(node.name))
 		try {
 			const inside = inNetns(fd, () => new NetlinkSocket(NETLINK_ROUTE))
+			if (six) inNetns(fd, settleInterfaces)
 			try {
 				let found = readLinks(inside).find((l) => l.name === nodeInterface)
 				const known = links.find((l) => l.name === port)
@@ -82,14 +91,17 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 					found = readLinks(inside).find((l) => l.name === nodeInterface)!
 				}
 				setLink(e, { index: LOOPBACK, up: true })
-				addAddress(e, found.index, nodeIp(node.number), cidrLength(underlayCidr))
+				for (const { nodeIp, underlay } of networks)
+					addAddress(e, found.index, nodeIp(node.number), cidrLength(underlay))
 				setLink(e, { index: found.index, up: true })
-				addRoute(e, {
-					destination: parseCidr('0.0.0.0/0'),
-					via: underlayIp(),
-					index: found.index,
-					protocol: PROTOCOL_STATIC,
-				})
+				for (const { family, router } of networks) {
+					addRoute(e, {
+						destination: everywhere(family),
+						via: router,
+						index: found.index,
+						protocol: PROTOCOL_STATIC,
+					})
+				}
 				inside.request(e)
 			} finally {
 				inside.close()
@@ -101,7 +113,7 @@ export function createUnderlay(folder: string, nodes: readonly UnderlayNode[]): 
 
 	const routed = new Map<Cidr, Ip>()
 	return {
-		ip: underlayIp(),
+		ips: networks.map((n) => n.router),
 		netns,
 		netnsOf,
 		outside,

@@ -92,7 +92,7 @@ const input: EnvironmentInput = {
 		['keys', { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'keys' }, data: { token: 'c2VjcmV0' } } as Secret],
 	]),
 	hostname: 'web-0',
-	nodeIp: '172.18.0.3',
+	nodeIps: ['172.18.0.3'],
 	podIps: ['10.244.1.5'],
 }
 

@@ -16,7 +16,8 @@ export interface EnvironmentInput {
 	readonly configMaps: ReadonlyMap<string, ConfigMap>
 	readonly secrets: ReadonlyMap<string, Secret>
 	readonly hostname: string
-	readonly nodeIp: string
+	/** Of the pod's node, the primary family first; likewise the pod's. */
+	readonly nodeIps: readonly string[]
 	readonly podIps: readonly string[]
 }
 
@@ -157,7 +158,7 @@ export function resourceOf(
 }
 
 /** The downward API's fields of a pod; undefined for one that does not exist. */
-export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nodeIp' | 'podIps'>): string | undefined {
+export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nodeIps' | 'podIps'>): string | undefined {
 	const { metadata, spec } = input.pod
 	const entry = /^metadata\.(labels|annotations)\['([^']*)'\]$/.exec(path)
 	if (entry !== null) return metadata[entry[1] as 'labels' | 'annotations']?.[entry[2] as string] ?? ''
@@ -181,10 +182,10 @@ export function fieldOf(path: string, input: Pick<EnvironmentInput, 'pod' | 'nod
 			return spec?.nodeName
 		case 'spec.serviceAccountName':
 			return spec?.serviceAccountName
-		// One node, one address: the node has no second family yet.
 		case 'status.hostIP':
+			return input.nodeIps[0] ?? ''
 		case 'status.hostIPs':
-			return input.nodeIp
+			return input.nodeIps.join(',')
 		case 'status.podIP':
 			return input.podIps[0]
 		case 'status.podIPs':

@@ -132,7 +132,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 		const namespace = pod.metadata.namespace as string
 		const folder = join(options.folder as string, pod.metadata.uid as string, 'volumes')
 		const account = pod.spec?.serviceAccountName ?? 'default'
-		const nodeIp = byName.get(pod.spec?.nodeName ?? '')?.ip ?? ''
+		const nodeIps = byName.get(pod.spec?.nodeName ?? '')?.ips ?? []
 		const missing: string[] = []
 		for (const volume of pod.spec?.volumes ?? []) {
 			const files = await filesOf(
@@ -144,7 +144,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 					token: (audience, seconds) => tokenOf(pod, account, audience, seconds),
 					downward: ({ fieldRef, resourceFieldRef }) =>
 						fieldRef !== undefined
-							? (fieldOf(fieldRef.fieldPath, { pod, nodeIp, podIps: wiring.ips }) ?? '')
+							? (fieldOf(fieldRef.fieldPath, { pod, nodeIps, podIps: wiring.ips }) ?? '')
 							: resourceFieldRef !== undefined
 								? resourceOf(resourceFieldRef, pod, nodeResources())
 								: '',
@@ -231,7 +231,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			configMaps: await load<ConfigMap>(wanted.configMaps, (key) => client.get(configMaps, key)),
 			secrets: await load<Secret>(wanted.secrets, (key) => client.get(secrets, key)),
 			hostname: hostnameOf(pod, options.dns().clusterDomain).hostname,
-			nodeIp: byName.get(pod.spec?.nodeName ?? '')?.ip ?? '',
+			nodeIps: byName.get(pod.spec?.nodeName ?? '')?.ips ?? [],
 			podIps: wiring.ips,
 		})
 	}
@@ -343,7 +343,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			recorder: options.recorder,
 			network,
 			runtime,
-			nodeIp: node.ip,
+			nodeIps: node.ips,
 			nodeNetns: options.netnsOfNode(node.name),
 			plan,
 			prepare,
@@ -431,8 +431,9 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 			const { pod, container } = locate(namespace, name, containerName)
 			const node = pod.spec?.nodeName ?? ''
 			if (paused.has(node)) {
-				const address = byName.get(node)?.ip ?? ''
-				throw new Failure('Unreachable', `error dialing backend: dial tcp ${address}:10250: connect: no route to host`)
+				const address = byName.get(node)?.ips[0] ?? ''
+				const place = address.includes(':') ? `[${address}]` : address
+				throw new Failure('Unreachable', `error dialing backend: dial tcp ${place}:10250: connect: no route to host`)
 			}
 			const { phase = 'Pending' } = pod.status ?? {}
 			if (phase === 'Succeeded' || phase === 'Failed') {

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { arch, cpus, release, totalmem } from 'node:os'
+import type { Ip } from '../../base/ip.ts'
 import { isAlreadyExists } from '../../kube/answer.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import { nodes } from '../../kube/kinds.ts'
@@ -12,7 +13,8 @@ export interface LabNode {
 	readonly name: string
 	/** 1-based. */
 	readonly number: number
-	readonly ip: string
+	/** One of each family of the lab, the primary one first. */
+	readonly ips: readonly Ip[]
 }
 
 /** Kubernetes' version the lab behaves like. */
@@ -21,8 +23,8 @@ export const kubeletVersion = 'v1.35.0+podwire'
 /** As many pods as a /24 has addresses for (254 less the one kept for a gateway, less a few in transition). */
 export const podsPerNode = 250
 
-export function labNodes(count: number, ipOf: (number: number) => string): readonly LabNode[] {
-	return Array.from({ length: count }, (_, i) => ({ name: `node-${i + 1}`, number: i + 1, ip: ipOf(i + 1) }))
+export function labNodes(count: number, ipsOf: (number: number) => readonly Ip[]): readonly LabNode[] {
+	return Array.from({ length: count }, (_, i) => ({ name: `node-${i + 1}`, number: i + 1, ips: ipsOf(i + 1) }))
 }
 
 /** Registers the node, or brings an object left from before up to date. Labels and taints of a user stay. */
@@ -71,8 +73,8 @@ function nodeStatus(node: LabNode, now: number): NodeStatus {
 	})
 	return {
 		addresses: [
-			{ type: 'InternalIP', address: node.ip },
-			{ type: 'Hostname', address: node.name },
+			...node.ips.map((address) => ({ type: 'InternalIP' as const, address })),
+			{ type: 'Hostname' as const, address: node.name },
 		],
 		capacity: resources,
 		allocatable: resources,

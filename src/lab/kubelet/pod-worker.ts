@@ -3,7 +3,7 @@
 
 import type { Clock } from '../../base/clock.ts'
 import { isFailure, messageOf } from '../../base/failure.ts'
-import { tryParseIp } from '../../base/ip.ts'
+import { type Ip, tryParseIp } from '../../base/ip.ts'
 import type { EventRecorder } from '../../controllers/events.ts'
 import { isConflict, isNotFound } from '../../kube/answer.ts'
 import type { KubeClient } from '../../kube/client.ts'
@@ -29,7 +29,8 @@ export interface PodContext {
 	readonly recorder: EventRecorder | undefined
 	readonly network: PodNetwork
 	readonly runtime: PodRuntime
-	readonly nodeIp: string
+	/** Of the node, the primary family first. */
+	readonly nodeIps: readonly Ip[]
 	/** Path of the node's own namespace, where hostNetwork pods live. */
 	readonly nodeNetns: string
 	plan(pod: Pod, container: Container): ContainerPlan
@@ -224,8 +225,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	async function wire(): Promise<void> {
 		if (wiring !== undefined) return
 		if (pod.spec?.hostNetwork === true) {
-			const ip = tryParseIp(context.nodeIp)
-			wiring = { ips: ip === undefined ? [] : [ip], netns: context.nodeNetns }
+			wiring = { ips: context.nodeIps, netns: context.nodeNetns }
 			return
 		}
 		wiring = await network.attach({
@@ -345,7 +345,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		const status = podStatusOf({
 			health: healths,
 			pod,
-			hostIp: context.nodeIp,
+			hostIps: context.nodeIps,
 			podIps: wiring?.ips ?? [],
 			containers,
 			restartsBefore,

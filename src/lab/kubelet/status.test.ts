@@ -25,7 +25,7 @@ function facts(spec: Partial<PodSpec>, states: Record<string, ContainerState>, s
 	const containers = new Map<string, ContainerStatus>(
 		Object.entries(states).map(([name, state]) => [name, { name, state, restarts: 0 }]),
 	)
-	return { pod, hostIp: '172.18.0.2', podIps: ['10.244.0.2'], containers, restartsBefore: new Map(), now: 5_000 }
+	return { pod, hostIps: ['172.18.0.2'], podIps: ['10.244.0.2'], containers, restartsBefore: new Map(), now: 5_000 }
 }
 const condition = (status: PodStatus, type: string) => status.conditions?.find((c) => c.type === type)
 

@@ -15,7 +15,8 @@ import { isSidecar, restartOf } from './containers.ts'
 
 export interface PodFacts {
 	readonly pod: Pod
-	readonly hostIp: string
+	/** Of the node, the primary family first. */
+	readonly hostIps: readonly string[]
 	/** Empty until the pod is wired. */
 	readonly podIps: readonly string[]
 	/** What runs or ran, by container name; a container that has not begun is absent. */
@@ -91,8 +92,7 @@ export function podStatusOf(facts: PodFacts): PodStatus {
 	return {
 		phase,
 		conditions,
-		hostIP: facts.hostIp,
-		hostIPs: [{ ip: facts.hostIp }],
+		...(facts.hostIps.length === 0 ? {} : { hostIP: facts.hostIps[0]!, hostIPs: facts.hostIps.map((ip) => ({ ip })) }),
 		...(podIps.length === 0 ? {} : { podIP: podIps[0]!, podIPs: podIps.map((ip) => ({ ip })) }),
 		startTime: before?.startTime ?? time(now),
 		...(init.length === 0 ? {} : { initContainerStatuses: init }),
