@@ -18,7 +18,7 @@ const options = { skip, timeout: 60_000 }
 let lab: TestLab
 before(async () => {
 	if (skip) return
-	lab = await createTestLab('external', undefined, { nodes: 3 })
+	lab = await createTestLab('external', undefined, { nodes: 3, dataplane: 'kernel' })
 	const ports = [{ containerPort: 80 }, { containerPort: 53, protocol: 'UDP' as const }]
 	await lab.create({
 		apiVersion: 'apps/v1',
