@@ -152,6 +152,61 @@ describe('compile Services', () => {
 		assert.equal(sameProgram(back, before), true)
 	})
 
+	it('answers for node ports at the addresses that are for them, and follows the node', () => {
+		const made = sketchService({
+			name: 'web',
+			ips: ['10.96.0.1', 'fd00:10:96::1'],
+			ports: [{ port: 80, endpoints: [{ ip: podIp(1), port: 80 }] }],
+		})
+		const service: Service = { ...made, type: 'NodePort', ports: made.ports.map((p) => ({ ...p, nodePort: 30080 })) }
+		const model = sketchModel([service])
+		const node = model.nodes.get('node-1')!
+		const plane = createNftables()
+		const answering = (addresses: readonly string[], nodePortAddresses?: readonly string[]) => {
+			const nodes = tableOf([['node-1', { ...node, addresses: addresses as Ip[] }]])
+			const config =
+				nodePortAddresses === undefined
+					? model.config
+					: { ...model.config, nodePortAddresses: nodePortAddresses as Cidr[] }
+			const program = plane.compile({ ...model, nodes, config }, 'node-1')
+			return ['ip', 'ip6'].flatMap((family) => [
+				...(program.tables.get(`${family} podwire`)?.sets.get('external-ips')?.elements.keys() ?? []),
+			])
+		}
+		const own = ['172.18.0.2', '192.168.7.2', 'fd00:172::2', '10.9.0.2']
+		assert.deepEqual(answering(own), ['172.18.0.2', 'fd00:172::2'])
+		assert.deepEqual(answering(['192.168.7.2']), ['192.168.7.2'])
+		assert.deepEqual(answering(own, ['192.168.0.0/16', '10.0.0.0/8']).sort(), ['10.9.0.2', '192.168.7.2'])
+		assert.deepEqual(answering(own, []), [])
+	})
+
+	it('joins source ranges that overlap, and asks nobody where everybody may', () => {
+		const ranges = (sourceRanges: readonly string[]) => {
+			const made = sketchService({ name: 'web', ips: ['10.96.0.1'], ports: [{ port: 80, endpoints: [] }] })
+			const service: Service = {
+				...made,
+				type: 'LoadBalancer',
+				loadBalancer: {
+					ingress: [{ ip: '203.0.113.1' as Ip, ipMode: 'VIP' }],
+					sourceRanges: sourceRanges as Cidr[],
+					allocateNodePorts: true,
+				},
+			}
+			const sets = createNftables()
+				.compile(sketchModel([service]), 'node-1')
+				.tables.get('ip podwire')?.sets
+			const all = [...(sets?.get('source-ranges')?.elements.keys() ?? [])]
+			assert.equal(sets?.has('restricted'), all.length > 0)
+			return all.map((key) => key.replace('203.0.113.1 . tcp . 80 . ', '')).sort()
+		}
+		assert.deepEqual(ranges(['10.0.0.0/8', '10.1.0.0/16', '10.0.0.0/8', '192.0.2.1/32']), ['10.0.0.0/8', '192.0.2.1'])
+		// A range with the node in it: the node may have the address, and send from it.
+		assert.deepEqual(ranges(['172.16.0.0/12']), ['172.16.0.0/12', '203.0.113.1'])
+		assert.deepEqual(ranges(['172.16.0.0/12', '203.0.113.0/24']), ['172.16.0.0/12', '203.0.113.0/24'])
+		assert.deepEqual(ranges(['10.0.0.0/8', '0.0.0.0/0']), [])
+		assert.deepEqual(ranges(['fd00::/8']), [])
+	})
+
 	it('gives an address that two Services claim to its owner', () => {
 		const make = (name: string, i: number) =>
 			sketchService({ name, ips: ['10.96.0.1'], ports: [{ port: 80, endpoints: [{ ip: podIp(i), port: 80 }] }] })
