@@ -16,9 +16,11 @@ function differs({ model, node, packet, found, admitted }: Asked): 'drop' | 'rej
 	const isTaken = (ip: string) => [...model.frontends.keys()].some((key) => key.startsWith(`${ip} `))
 	// A client whose address a Service claims as external is, for this node, the node itself.
 	if (isTaken(source)) return 'skip'
-	if (found === undefined) {
-		return isTaken(destination) && !node.addresses.includes(destination) ? 'reject' : 'pass'
-	}
+	const owner = model.addresses.get(destination)
+	const foreign = owner !== undefined && owner.kind !== 'service' && !node.addresses.includes(destination)
+	// Of the addresses of other nodes and of pods nothing is taken.
+	if (foreign) return 'pass'
+	if (found === undefined) return isTaken(destination) && !node.addresses.includes(destination) ? 'reject' : undefined
 	if (found.kind === 'unknown-port') return undefined
 	const { service, port, frontend } = found
 	const client = { node: node.name, ...(node.zone === undefined ? {} : { zone: node.zone }) }
@@ -26,7 +28,7 @@ function differs({ model, node, packet, found, admitted }: Asked): 'drop' | 'rej
 	if (own && !admitted) return 'skip'
 	if (!admitted) return undefined
 	const outside = treat(service, port, frontend, { ...client, place: 'outside' }).serving
-	if (frontend.traffic === 'internal') return own && outside.none === 'drop' ? 'reject' : undefined
+	if (frontend.traffic === 'internal') return undefined
 	// Local endpoints serve pods and the node as well; where there are none all endpoints do.
 	const spared = placeOf(model, node, source) !== 'outside' && service.externalTrafficPolicy === 'Local'
 	if (spared && outside.none === undefined) return 'skip'

@@ -81,6 +81,8 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 				4: await saveRuleset(netns(), program, 4, signal),
 				6: await saveRuleset(netns(), program, 6, signal),
 			}
+			const nothing = families.every((f) => ![...rulesets[f].values()].some((chain) => isOwnChain(chain.name)))
+			if (nothing) return { ...emptyProgram, rulesets }
 			return {
 				rulesets,
 				localAddresses: compiled?.program.localAddresses ?? inNetns(netns(), ownAddresses),

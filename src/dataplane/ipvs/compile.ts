@@ -46,6 +46,10 @@ export function compileProgram(
 		addresses: node?.addresses ?? [],
 		nodePortIps: node === undefined ? [] : nodePortIps(model, node),
 		scheduler,
+		isForeign(ip) {
+			const owner = addresses.get(ip)
+			return owner !== undefined && owner.kind !== 'service' && !(node?.addresses.includes(ip) ?? false)
+		},
 	}
 	const before = keep?.program ?? emptyProgram
 	const changed: [Contribution, Contribution][] = []
@@ -71,6 +75,7 @@ export function compileProgram(
 		const shape: Shape = {
 			family,
 			podCidrs: config.podCidrs.filter((cidr) => familyOf(cidr) === family),
+			serviceCidrs: config.serviceCidrs.filter((cidr) => familyOf(cidr) === family),
 			used: setIds.filter((id) => tables.sizes.has(setName(id, family))),
 			notFromNode: [...tables.notFromNode.keys()].filter((key) => familyOf(key.split(' ')[0] as Ip) === family).sort(),
 		}
@@ -117,10 +122,24 @@ function touchedServices(
 		also(a)
 		also(b)
 	})
-	diffTables(before.addresses, model.addresses, (_, a, b) => {
-		for (const owner of [a, b]) if (owner?.kind === 'service') also(owner.service)
+	// Services that claim an address of a node or a pod as external: hardly ever any.
+	const claimants = claims(model)
+	diffTables(before.addresses, model.addresses, (ip, a, b) => {
+		for (const owner of [a, b]) {
+			if (owner?.kind === 'service') also(owner.service)
+			else if (owner !== undefined) claimants.get(ip)?.forEach(also)
+		}
 	})
 	return touched
+}
+
+function claims(model: NetworkModel): ReadonlyMap<string, ObjectKey[]> {
+	const found = new Map<string, ObjectKey[]>()
+	for (const [key, service] of model.frontends) {
+		const ip = key.slice(0, key.indexOf(' '))
+		if (!ip.startsWith('*')) found.set(ip, [...(found.get(ip) ?? []), service])
+	}
+	return found
 }
 
 /** First everything that goes, then everything that comes: an address may move from one Service to another. */

@@ -19,6 +19,8 @@ export interface Vantage {
 	readonly addresses: readonly Ip[]
 	readonly nodePortIps: readonly Ip[]
 	readonly scheduler: Scheduler
+	/** Addresses of other nodes and of pods: taking them as this node's own would cut those off. */
+	readonly isForeign: (ip: Ip) => boolean
 }
 
 export interface Contribution {
@@ -44,7 +46,8 @@ export function contribute(service: Service, vantage: Vantage, owns: (frontend: 
 	const draft: Draft = { servers: [], entries: [], addresses: [], notFromNode: [] }
 	for (const port of service.ports) {
 		for (const frontend of frontendsOf(service, port)) {
-			if (owns(frontend)) contributeFrontend(service, port, frontend, vantage, draft)
+			const foreign = frontend.ip !== undefined && vantage.isForeign(frontend.ip)
+			if (!foreign && owns(frontend)) contributeFrontend(service, port, frontend, vantage, draft)
 		}
 		contributeLoopback(port, vantage, draft)
 	}

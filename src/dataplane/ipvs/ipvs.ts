@@ -57,8 +57,10 @@ export function createIpvs(options: IpvsOptions = {}): IpvsDataplane {
 			}
 		},
 		async read(signal) {
+			const found = await kernel().read(signal)
+			if (!found.device && found.sets.length === 0 && found.servers.size === 0) return { ...emptyProgram, ...found }
 			return {
-				...(await kernel().read(signal)),
+				...found,
 				localAddresses: compiled?.program.localAddresses ?? kernel().localAddresses(),
 				origins: compiled?.program.origins ?? emptyProgram.origins,
 			}

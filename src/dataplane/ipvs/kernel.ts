@@ -12,8 +12,8 @@ import { addDestination, addServer, deleteDestination, deleteServer, Ipvs } from
 import { NetlinkEncoder } from '../../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { inNetns, openNetns } from '../../linux/netns.ts'
-import { addAddress, deleteAddress, readAddresses } from '../../linux/route/addresses.ts'
-import { addDummy } from '../../linux/route/dummy.ts'
+import { deleteAddress, readAddresses } from '../../linux/route/addresses.ts'
+import { addDummy, addServedAddress } from '../../linux/route/dummy.ts'
 import { deleteLink, type Link, readLinks } from '../../linux/route/links.ts'
 import { writeSysctl } from '../../linux/sysctl.ts'
 import type { IpvsChange } from './change.ts'
@@ -115,9 +115,9 @@ export class IpvsKernel {
 			return
 		}
 		const index = batch.some((c) => c.op.endsWith('-address')) ? (this.#link()?.index ?? 0) : 0
-		// Many entries are more than one send() carries.
-		for (let at = 0; at < batch.length; at += 1000) {
-			const part = batch.slice(at, at + 1000)
+		// The answers to more would not fit the smallest receive buffer.
+		for (let at = 0; at < batch.length; at += 100) {
+			const part = batch.slice(at, at + 100)
 			const route = new NetlinkEncoder()
 			this.#ipvs.request((e, family) => {
 				for (const change of part) writeServerChange(e, family, change)
@@ -224,7 +224,7 @@ function writeRouteChange(e: NetlinkEncoder, index: number, change: IpvsChange):
 			deleteLink(e, { name: device })
 			return
 		case 'add-address':
-			addAddress(e, index, change.ip, familyOf(change.ip) === 4 ? 32 : 128)
+			addServedAddress(e, index, change.ip)
 			return
 		case 'delete-address':
 			deleteAddress(e, index, change.ip, familyOf(change.ip) === 4 ? 32 : 128)

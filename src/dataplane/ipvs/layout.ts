@@ -20,6 +20,8 @@ export const chains = {
 	ipvsOutFilter: 'KUBE-IPVS-OUT-FILTER',
 	/** Ours: Services without an endpoint on this node under policy Local. */
 	noLocal: 'PODWIRE-NO-LOCAL',
+	/** Ours: addresses of no Service. */
+	unserved: 'PODWIRE-UNSERVED',
 	/** Ours, only where pods have several networks of one family. */
 	markOutside: 'KUBE-MARK-OUTSIDE',
 } as const

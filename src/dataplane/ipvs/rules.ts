@@ -22,6 +22,7 @@ export interface Shape {
 	readonly family: IpFamily
 	/** Of the family. */
 	readonly podCidrs: readonly Cidr[]
+	readonly serviceCidrs: readonly Cidr[]
 	/** kube-proxy has no rule for most sets that are empty. */
 	readonly used: readonly SetId[]
 	/** Load balancers whose source ranges leave this node out: `address protocol port`. */
@@ -52,10 +53,15 @@ const jumps: readonly [TableName, chain: string, to: string, text: string][] = [
 	['filter', 'INPUT', chains.ipvsFilter, 'kubernetes ipvs access filter'],
 	['filter', 'OUTPUT', chains.ipvsOutFilter, 'kubernetes ipvs access filter'],
 	['filter', 'INPUT', chains.noLocal, 'podwire: Services without an endpoint on this node'],
+	// IPVS takes the node's own packets before they come to filter.
+	['mangle', 'OUTPUT', chains.noLocal, 'podwire: Services without an endpoint on this node'],
+	['filter', 'FORWARD', chains.unserved, 'podwire: addresses of no Service'],
+	['filter', 'OUTPUT', chains.unserved, 'podwire: addresses of no Service'],
 ]
 
 const builtin: readonly [TableName, readonly string[]][] = [
 	['filter', ['INPUT', 'FORWARD', 'OUTPUT']],
+	['mangle', ['OUTPUT']],
 	['nat', ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING']],
 ]
 
@@ -123,6 +129,12 @@ export function chainsOf(shape: Shape): Chain[] {
 	])
 	filter(chains.ipvsFilter, ipvsFilterRules(shape.family))
 	filter(chains.ipvsOutFilter, shape.notFromNode.map(notFromNode))
+	list.push({ table: 'mangle', name: chains.noLocal, rules: use('noLocal', 'dst,dst', end('drop')) })
+	filter(
+		chains.unserved,
+		// What a Service has is the node's own address, or an endpoint's by now.
+		shape.serviceCidrs.map((cidr) => ({ destination: { value: cidr }, matches: [states('NEW')], ...end('drop') })),
+	)
 	filter(chains.noLocal, [
 		...use('noLocal', 'dst,dst', end('drop')),
 		...shape.podCidrs.flatMap((cidr) =>

@@ -9,7 +9,7 @@ import type { IpFamily } from '../../base/ip.ts'
 import { inNetns } from '../netns.ts'
 import { type IptablesChange, restoreText, tableOfChange } from './change.ts'
 import { parseRuleset } from './parse.ts'
-import type { Ruleset } from './program.ts'
+import { occupied, type Ruleset } from './program.ts'
 
 export type IptablesVariant = '' | 'nft' | 'legacy'
 
@@ -67,7 +67,7 @@ function olderThan(version: string, least: readonly number[]): boolean {
 	return i >= 0 && (have[i] as number) < (least[i] as number)
 }
 
-/** What is installed in the namespace, with counters. */
+/** What is installed in the namespace, with counters; chains of iptables itself only where somebody uses them. */
 export async function saveRuleset(
 	netns: number,
 	command: IptablesCommand,
@@ -78,7 +78,7 @@ export async function saveRuleset(
 	if (program === undefined) throw missing()
 	const { code, output, errors } = await run(netns, program, ['-c'], '', signal)
 	if (code !== 0) throw new Failure('EIO', `Cannot read the rules with ${program}: ${firstLine(errors)}`)
-	return parseRuleset(output, family)
+	return occupied(parseRuleset(output, family))
 }
 
 /**

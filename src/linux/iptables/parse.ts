@@ -118,6 +118,8 @@ function parseWords(words: readonly string[], family: IpFamily): Rule {
 			if (not) draft.words.push('!')
 			draft.words.push(word)
 			const start = i
+			// A comment may begin with a dash.
+			if (word === '--comment' && i < words.length) draft.words.push(words[i++] as string)
 			while (i < words.length && !/^(?:-|!$)/.test(words[i] as string)) draft.words.push(words[i++] as string)
 			if (!readOption(draft, word, words.slice(start, i), not)) draft.strange = true
 		}

@@ -97,6 +97,13 @@ export function chainKey(table: TableName, name: string): string {
 	return `${table} ${name}`
 }
 
+/** Without iptables' own chains that hold nothing: they are there as soon as somebody looks. */
+export function occupied(ruleset: Ruleset): Ruleset {
+	return ruleset.mutate((draft) => {
+		for (const [key, { policy, rules }] of ruleset) if (policy === 'ACCEPT' && rules.length === 0) draft.delete(key)
+	})
+}
+
 /** What REJECT answers where the rule does not say. */
 export function defaultReject(family: IpFamily): string {
 	return family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'
