@@ -3,6 +3,7 @@
 
 import { type Cidr, cidrContains, cidrLength, familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
+import { isProxied } from '../model/frontends.ts'
 import { type NetworkModel, type Node, type Pod, podAddresses } from '../model/network.ts'
 import { defaultOrigin, type Origin, objectOrigin } from '../model/origin.ts'
 import type { StepWithReason } from './trace.ts'
@@ -80,6 +81,16 @@ export function routeFrom(model: NetworkModel, node: Node, ip: Ip): Decision {
 	}
 	if (pod !== undefined) return withoutRoute(model, pod, ip)
 	const inside = [...model.config.podCidrs, ...model.config.serviceCidrs].find((cidr) => cidrContains(cidr, ip))
+	const service = owner?.kind === 'service' ? model.services.get(owner.service) : undefined
+	if (service !== undefined && isProxied(service)) {
+		return {
+			to: 'nowhere',
+			disposition: 'unassigned-address',
+			how: 'reject',
+			because: [service.fields?.clusterIP ?? service.origin],
+			note: `${ip} is the ClusterIP of Service "${service.key}": a connection is translated once, and nobody has that address itself`,
+		}
+	}
 	if (inside !== undefined) {
 		return {
 			to: 'nowhere',

@@ -92,7 +92,7 @@ test('walk = evaluated nftables program', () => {
 				}
 			}
 		}),
-		{ numRuns: 100 },
+		{ numRuns: 100, interruptAfterTimeLimit: 120_000 },
 	)
 	for (const [what, count] of Object.entries(seen)) assert.ok(count > 3, `${what} was seen ${count} times only`)
 })
