@@ -19,8 +19,8 @@ export const clusterDomain = 'cluster.local'
 
 /** A network beyond the underlay's router: clients that are not part of the cluster (RFC 5737, for documentation). */
 export const outsideCidr: Cidr = parseCidr('203.0.113.0/24')
-/** Where pools of load balancers may be: the half of the underlay without nodes. */
-export const balancerRange: Cidr = parseCidr('172.18.128.0/17')
+/** Where pools of load balancers may be, of each family: parts of the underlay without nodes. */
+export const balancerRanges: readonly Cidr[] = [parseCidr('172.18.128.0/17'), parseCidr('fd00:172:18:0:255::/80')]
 /** The pool, unless podwire.yaml names others. */
 export const balancerCidr: Cidr = parseCidr('172.18.255.0/24')
 

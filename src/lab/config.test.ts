@@ -71,7 +71,7 @@ test('every fault is named with its line', async () => {
 			[
 				'f:4:5: addressPools[0].name is missing',
 				'f:5:17: addressPools[0].autoAssign must be true or false',
-				'f:4:13: addressPools[0].cidrs[0] is 10.0.0.0/8, which must lie inside of 172.18.128.0/17',
+				'f:4:13: addressPools[0].cidrs[0] is 10.0.0.0/8, which must lie inside of 172.18.128.0/17 or fd00:172:18:0:255::/80',
 				'f:4:25: addressPools[0].cidrs[1] is "x", which is no network such as 172.18.254.0/24',
 			],
 		],

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { Node as YamlNode } from 'yaml'
 import { Failure } from '../base/failure.ts'
 import { type Cidr, cidrAddress, cidrContains, cidrLength, familyOf, tryParseCidr } from '../base/ip.ts'
-import { balancerRange } from './addresses.ts'
+import { balancerRanges } from './addresses.ts'
 
 export const configApiVersion = 'podwire.dev/v1alpha1'
 export const configKind = 'Config'
@@ -13,7 +13,7 @@ export interface LabConfig {
 	readonly images: readonly ImageRule[]
 	/** A container's own `command` is run where no rule matches and the program is on this machine. Default false. */
 	readonly allowCommands?: boolean
-	/** Where load balancers get their addresses, in the order they are tried. Absent: 172.18.255.0/24. */
+	/** Where load balancers get their addresses, in the order they are tried. Absent: one of its own (ip-family.ts). */
 	readonly addressPools?: readonly AddressPoolRule[]
 }
 
@@ -125,8 +125,8 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 					const cidr = tryParseCidr(text)
 					if (text !== '' && cidr === undefined) {
 						fault(c, `${path}.cidrs[${j}] is ${JSON.stringify(text)}, which is no network such as 172.18.254.0/24`)
-					} else if (cidr !== undefined && !lies(cidr, balancerRange)) {
-						fault(c, `${path}.cidrs[${j}] is ${cidr}, which must lie inside of ${balancerRange}`)
+					} else if (cidr !== undefined && !balancerRanges.some((range) => lies(cidr, range))) {
+						fault(c, `${path}.cidrs[${j}] is ${cidr}, which must lie inside of ${balancerRanges.join(' or ')}`)
 					}
 					return cidr ?? []
 				}),
