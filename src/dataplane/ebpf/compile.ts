@@ -27,7 +27,6 @@ import {
 	emptyProgram,
 	frontendKey,
 	sameFrontend,
-	sameNamespace,
 	sortAddresses,
 } from './program.ts'
 
@@ -250,21 +249,32 @@ function changeNamespaces(
 		const gone = new Set(have.keys())
 		for (const { path, ips } of given) {
 			gone.delete(path)
-			const one: EbpfNamespace =
-				path === nodePath
-					? { path, place: 'node', ips: primary(vantage.addresses) }
-					: { path, place: 'pod', ips: primary(ips) }
+			const place = path === nodePath ? 'node' : 'pod'
+			const own = place === 'node' ? vantage.addresses : ips
 			const old = draft.get(path)
-			if (old === undefined || !sameNamespace(old, one)) draft.set(path, one)
+			// Asked of every pod at every change: nothing is made where nothing changed.
+			if (old?.place !== place || !isPrimary(old.ips, own)) draft.set(path, { path, place, ips: primary(own) })
 		}
 		for (const path of gone) draft.delete(path)
 	})
 }
 
+/** Whether `some` are the primary ones of `all`. */
+function isPrimary(some: readonly Ip[], all: readonly Ip[]): boolean {
+	const four = all.find(isFour)
+	const six = all.find(isSix)
+	let i = 0
+	if (four !== undefined && some[i++] !== four) return false
+	if (six !== undefined && some[i++] !== six) return false
+	return some.length === i
+}
+
+const isFour = (ip: Ip) => familyOf(ip) === 4
+const isSix = (ip: Ip) => familyOf(ip) === 6
+
 /** The first of each family, IPv4 first. */
 function primary(ips: readonly Ip[]): readonly Ip[] {
-	const first = ([4, 6] as const).map((family) => ips.find((ip) => familyOf(ip) === family))
-	return first.filter((ip) => ip !== undefined)
+	return [ips.find(isFour), ips.find(isSix)].filter((ip) => ip !== undefined)
 }
 
 function* namespacesOnPaper(model: NetworkModel, node: NodeName, nodePath: string): Iterable<SocketNamespace> {
