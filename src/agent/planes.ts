@@ -1,12 +1,15 @@
-// The data planes of one node in the kernel: wiring first, so that a Service never leads to a pod that is not wired.
+// The data planes of one node in the kernel: policies first, so that a pod is isolated before it is wired; then the
+// wiring, so that a Service never leads to a pod that is not wired.
 
 import type { Clock } from '../base/clock.ts'
-import { emptyTable } from '../base/table.ts'
+import { diffTables, emptyTable } from '../base/table.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { changedPorts, isLeftBehind } from '../dataplane/hostports/flush.ts'
 import { createHostports } from '../dataplane/hostports/hostports.ts'
 import type { LinksChange } from '../dataplane/links/diff.ts'
 import { createLinks } from '../dataplane/links/links.ts'
+import type { Attachment } from '../dataplane/links/program.ts'
+import { createPolicy } from '../dataplane/policy/policy.ts'
 import { serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
@@ -62,6 +65,16 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		return next
 	}
 
+	/** Those that policies count with: also pods whose wiring is about to go. */
+	let guarded: NodeAttachments = emptyTable()
+	const policy = createPolicy({ netns, uplink: options.uplink, local: () => guarded })
+	const policies = createPlane('policy', policy)
+
+	async function bringPolicies(model: NetworkModel, pods: NodeAttachments): Promise<void> {
+		guarded = pods
+		await policies.bring(policy.compile(model, node))
+	}
+
 	const hostports = createHostports({ netns })
 	const ports = createPlane('hostports', {
 		diff: hostports.diff,
@@ -111,6 +124,9 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		serve: (progress, onFailure) => createNodeServer({ node, netns, clock, progress, metrics, onFailure }),
 		bring: (model, want) =>
 			exclusive(async () => {
+				// Who comes is isolated before it is wired, who goes until it is no more.
+				const leaving = leavingOf(guarded, want)
+				await bringPolicies(model, leaving.length === 0 ? want : withLeaving(want, leaving))
 				attachments = want
 				let failed: NodeFailure | undefined
 				try {
@@ -122,12 +138,13 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 				}
 				await bringServices(model)
 				await ports.bring(hostports.compile(model, node))
+				if (leaving.length > 0 && failed === undefined) await bringPolicies(model, want)
 				if (failed !== undefined) throw failed
 			}),
 		repair: () =>
 			exclusive(async () => {
 				const drifted = [...(await services.repair())]
-				for (const plane of [wiring, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
+				for (const plane of [policies, wiring, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
 				return drifted
 			}),
 		setServiceProxy: (mode) =>
@@ -155,10 +172,27 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			links.close()
 			services.close()
 			hostports.close()
+			policy.close()
 			nft?.close()
 			conntrack?.close()
 		},
 	}
+}
+
+function leavingOf(before: NodeAttachments, want: NodeAttachments): Attachment[] {
+	const leaving: Attachment[] = []
+	diffTables(before, want, (_, was, is) => {
+		if (was !== undefined && is === undefined) leaving.push(was)
+	})
+	return leaving
+}
+
+/** An address that passes to another pod is that pod's at once. */
+function withLeaving(want: NodeAttachments, leaving: readonly Attachment[]): NodeAttachments {
+	const taken = new Set([...want.values()].flatMap((a) => a.ips))
+	return want.mutate((draft) => {
+		for (const pod of leaving) if (!pod.ips.some((ip) => taken.has(ip))) draft.set(pod.uid, pod)
+	})
 }
 
 /** The pods a partial failure of the wiring concerns; undefined where it concerns the node itself. */

@@ -225,6 +225,8 @@ export interface Policy {
 	/** undefined: this policy does not isolate that direction. An empty list denies all. */
 	readonly ingress?: readonly PolicyRule[]
 	readonly egress?: readonly PolicyRule[]
+	/** On trial (annotation `podwire.dev/audit`): what it alone denies is said and passes. Why: the policy, or its namespace. */
+	readonly audit?: Origin
 	readonly origin: Origin
 }
 

@@ -1,0 +1,109 @@
+// The data plane for NetworkPolicy: one table a family, a chain for each group of pods that the same policies select, a
+// set for each peer. README.md has the packet's path; docs/decisions/policy.md says why this layout.
+
+import { isFailure } from '../../base/failure.ts'
+import type { Ip } from '../../base/ip.ts'
+import type { Hook, Packet } from '../../base/packet.ts'
+import { emptyTable, type Table } from '../../base/table.ts'
+import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
+import { inNetns, inNetnsAt } from '../../linux/netns.ts'
+import type { NftChange } from '../../linux/nft/change.ts'
+import { diffPrograms } from '../../linux/nft/diff.ts'
+import { type EvaluationContext, evaluateProgram } from '../../linux/nft/evaluate.ts'
+import type { NftProgram } from '../../linux/nft/program.ts'
+import { readProgram } from '../../linux/nft/read.ts'
+import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import { defaultOrigin } from '../../model/origin.ts'
+import type { Dataplane, Evaluated, Outcome } from '../dataplane.ts'
+import { parseOrigin } from '../origin.ts'
+import { type LocalPod, PolicyCompiler } from './compile.ts'
+import { type PolicyConfig, tableName } from './layout.ts'
+
+export interface PolicyOptions extends PolicyConfig {
+	/** The node's network namespace: its file or an open descriptor. Without it: paper only (compile, diff, evaluate). */
+	readonly netns?: string | number
+	/** The pods wired on this node, by uid. Without it: those the model knows the addresses of. */
+	readonly local?: () => Table<string, LocalPod>
+}
+
+export interface PolicyDataplane extends Dataplane<NftProgram, NftChange> {
+	close(): void
+}
+
+export function createPolicy(options: PolicyOptions = {}): PolicyDataplane {
+	let socket: NetlinkSocket | undefined
+	let compiler: PolicyCompiler | undefined
+	let nodeAddresses: readonly Ip[] = []
+
+	function kernel(): NetlinkSocket {
+		if (socket !== undefined) return socket
+		const { netns } = options
+		if (netns === undefined) throw new Error('this policy data plane has no namespace: it is for paper only')
+		socket = typeof netns === 'string' ? inNetnsAt(netns, openNftSocket) : inNetns(netns, openNftSocket)
+		return socket
+	}
+
+	return {
+		compile(model, node) {
+			const current = compiler?.node === node ? compiler : new PolicyCompiler(node, options)
+			compiler = undefined
+			const program = current.update(model, options.local?.() ?? emptyTable())
+			compiler = current
+			nodeAddresses = model.nodes.get(node)?.addresses ?? []
+			return program
+		},
+		diff: (have, want) => diffPrograms(have, want, { owns: (table) => table.name === tableName }),
+		async apply(changes): Promise<Outcome> {
+			let applied = 0
+			try {
+				for (const part of inParts(changes)) applied += applyChanges(kernel(), part).transactions
+				return { ok: true }
+			} catch (e) {
+				if (!isFailure(e)) throw e
+				const before = typeof e.details.applied === 'number' ? e.details.applied : 0
+				return { ok: false, error: e, applied: applied + before }
+			}
+		},
+		read: async () => readProgram(kernel(), (_, name) => name === tableName),
+		evaluate: (program, packet, at) =>
+			evaluate(program, packet, at, {
+				addressType: (ip) => (nodeAddresses.includes(ip as Ip) ? 'local' : 'unicast'),
+			}),
+		close() {
+			socket?.close()
+			socket = undefined
+		},
+	}
+}
+
+function evaluate(program: NftProgram, packet: Packet, at: Hook, context: EvaluationContext): Evaluated[] {
+	return evaluateProgram(program, packet, at, context).map(({ rules, ...outcome }) => ({
+		...outcome,
+		rules: rules.map(({ found, ...hit }) => ({
+			...hit,
+			// What a rule says of itself; that it was reached because of a pod, its chain says.
+			because: [hit.comment, ...found.map((f) => f.element.comment)]
+				.flatMap((c) => (c === undefined ? [] : [parseOrigin(c) ?? defaultOrigin(c)]))
+				.slice(0, 1),
+		})),
+	}))
+}
+
+/** More elements than one transaction may have to be cut for, without privileges. */
+const manyElements = 20_000
+
+/**
+ * A transaction too large for the socket is cut in several, and between them a chain could be in force without its
+ * rules. What nobody asks for yet (new tables, new sets and their contents) goes first then, the rest at once after it.
+ */
+function inParts(changes: readonly NftChange[]): (readonly NftChange[])[] {
+	const size = changes.reduce((n, c) => n + (c.op === 'add-elements' ? c.elements.length : 0), 0)
+	if (size < manyElements || changes.some((c) => c.op === 'delete-table')) return [changes]
+	const place = (c: NftChange, set: string) => `${c.family} ${c.table} ${set}`
+	const made = new Set(changes.flatMap((c) => (c.op === 'add-set' ? [place(c, c.set.name)] : [])))
+	const isFirst = (c: NftChange) =>
+		c.op === 'add-table' ||
+		c.op === 'add-set' ||
+		(c.op === 'add-elements' && c.set.data === undefined && made.has(place(c, c.set.name)))
+	return [changes.filter(isFirst), changes.filter((c) => !isFirst(c))]
+}
