@@ -204,16 +204,24 @@ function writeIp(e: NetlinkEncoder, type: number, ip: Ip): void {
 	e.close(mark)
 }
 
-/** What one message of a listing says of a set: a large one comes in several. Undefined: of a type not known here. */
-export function decodeSet(message: Pick<NetlinkMessage, 'body'>): IpSet | undefined {
+/**
+ * What one message of a listing says of a set. A large one comes in several, of which only the first says what it is:
+ * `known` has those that came before. Undefined: of a type not known here.
+ */
+export function decodeSet(
+	message: Pick<NetlinkMessage, 'body'>,
+	known: (name: string) => SetHeader | undefined = () => undefined,
+): IpSet | undefined {
 	const all = attributesOf(message.body, 4)
 	const name = readString(all.get(attribute.name) ?? Buffer.alloc(0))
-	const type = readString(all.get(attribute.type) ?? Buffer.alloc(0)) as SetType
+	const before = known(name)
+	const type = before?.type ?? (readString(all.get(attribute.type) ?? Buffer.alloc(0)) as SetType)
 	if (!(type in revisions)) return undefined
 	const entries: string[] = []
 	for (const element of elementsOf(all.get(attribute.adt) ?? Buffer.alloc(0))) {
 		entries.push(writeEntry(type, decodeEntry(type, attributesOf(element))))
 	}
+	if (before !== undefined) return { ...before, entries }
 	const family = all.get(attribute.family)?.[0] === AF_INET6 ? 6 : 4
 	return { name, type, ...(type === 'bitmap:port' ? {} : { family }), entries }
 }
@@ -260,7 +268,7 @@ export class IpSets {
 		})
 		const sets = new Map<string, SetHeader & { entries: string[] }>()
 		for (const message of messages) {
-			const part = decodeSet(message)
+			const part = decodeSet(message, (name) => sets.get(name))
 			if (part === undefined) continue
 			const { entries, ...header } = part
 			const known = sets.get(part.name)

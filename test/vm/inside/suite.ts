@@ -4,7 +4,8 @@
 import { createIpvs, ipvsUsable } from '../../../src/dataplane/ipvs/ipvs.ts'
 import { runServicesSuite } from '../../net/services-suite.ts'
 
-const clients = 'IPVS cannot tell clients apart: under policy Local pods and the node itself get endpoints of the node, too'
+const clients =
+	'IPVS cannot tell clients apart: under policy Local pods and the node itself get endpoints of the node, too'
 const server = 'IPVS ends the connections of a virtual server or a UDP destination that is taken away'
 const reasons: Readonly<Record<string, string | undefined>> = {
 	'NodePort, policy Local: outside keeps its source and stays on the node, the cluster reaches every endpoint': clients,
