@@ -53,10 +53,12 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 async function openLab(options: ClusterOptions): Promise<Cluster> {
 	const { findLab } = await import('./lab.ts')
 	const { labClient } = await import('../lab/client.ts')
+	const { clusterConfigOf } = await import('../lab/ip-family.ts')
 	const lab = await findLab(options.name)
 	const client = labClient(lab.name)
 	return {
 		client: createKubeClient(client.transport),
+		config: clusterConfigOf(lab.ipFamily),
 		sources: await client.getSources(),
 		agent:
 			lab.dataplane === 'kernel'

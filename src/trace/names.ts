@@ -1,7 +1,7 @@
 // Name resolution as it really happens: the pod's own queries, in the resolver's order, sent from inside the pod.
 
 import type { NodeAgentApi, ProbeRequest } from '../agent/protocol.ts'
-import type { Ip } from '../base/ip.ts'
+import { familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import { decodeMessage, encodeQuery } from '../dataplane/dns/wire.ts'
 import { queries } from '../model/names.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -16,39 +16,72 @@ export interface NamesInput {
 	readonly timeout: number
 }
 
-/** undefined where the source has no resolver of its own (a node). The first address of the first answer is taken, as a client does. */
+/**
+ * undefined where the source has no resolver of its own (a node). Asked is for the families the source has addresses of,
+ * as getaddrinfo(3) does with AI_ADDRCONFIG; the first IPv6 address is taken before the first IPv4 one, as glibc sorts.
+ */
 export async function askNames(input: NamesInput): Promise<Answered | undefined> {
-	const { agent, model, from, name, nodes, timeout } = input
-	const dns = 'pod' in from ? model.pods.get(from.pod)?.dns : undefined
-	const server = dns?.nameservers[0]
-	if (dns === undefined || server === undefined) return undefined
+	const { model, from, name } = input
+	const pod = 'pod' in from ? model.pods.get(from.pod) : undefined
+	const server = pod?.dns.nameservers[0]
+	if (pod === undefined || server === undefined) return undefined
+	const families = ([6, 4] as const).filter((family) => pod.ips.some((ip) => familyOf(ip) === family))
 	const asked: Answered['queries'][number][] = []
-	for (const candidate of queries(name, dns)) {
-		const payload = Buffer.from(encodeQuery(candidate, 'A')).toString('base64')
-		const result = await agent.probe({
-			from,
-			to: server,
-			port: 53,
-			protocol: 'UDP',
-			nodes,
-			timeout,
-			payload,
-			observe: false,
-		})
-		if (result.outcome !== 'connected' || result.answerBytes === undefined) {
-			asked.push({ name: candidate, answer: result.outcome, milliseconds: result.elapsed })
-			break
+	for (const candidate of queries(name, pod.dns)) {
+		const found: Ip[] = []
+		let last = false
+		for (const family of families) {
+			const answer = await ask(input, server, candidate, family)
+			found.push(...answer.addresses)
+			last ||= answer.last
+			asked.push({
+				name: families.length === 1 ? candidate : `${candidate} ${typeOf(family)}`,
+				answer: answer.addresses.length > 0 ? answer.addresses.join(', ') : answer.result,
+				milliseconds: answer.milliseconds,
+			})
+			// A server that is silent is not asked again.
+			if (answer.silent) return { name, address: found[0], queries: asked, server }
 		}
-		const message = decodeMessage(Buffer.from(result.answerBytes, 'base64'))
-		const addresses = message.answers.flatMap((r) => (r.type === 'A' ? [r.address] : []))
-		asked.push({
-			name: candidate,
-			answer: addresses.length > 0 ? addresses.join(', ') : message.rcode,
-			milliseconds: result.elapsed,
-		})
-		const first: Ip | undefined = addresses[0]
-		if (first !== undefined) return { name, address: first, queries: asked, server }
-		if (message.rcode !== 'NXDOMAIN' && message.rcode !== 'NOERROR') break
+		if (found[0] !== undefined) return { name, address: found[0], queries: asked, server }
+		if (last) break
 	}
 	return { name, address: undefined, queries: asked, server }
+}
+
+const typeOf = (family: IpFamily) => (family === 6 ? 'AAAA' : 'A')
+
+interface Answer {
+	readonly addresses: readonly Ip[]
+	/** The response code, or what came of the probe. */
+	readonly result: string
+	readonly milliseconds: number
+	/** Nothing came back. */
+	readonly silent: boolean
+	/** The resolver does not go on with its search list after such an answer. */
+	readonly last: boolean
+}
+
+async function ask(input: NamesInput, server: Ip, name: string, family: IpFamily): Promise<Answer> {
+	const { agent, from, nodes, timeout } = input
+	const type = typeOf(family)
+	const { outcome, answerBytes, elapsed } = await agent.probe({
+		from,
+		to: server,
+		port: 53,
+		protocol: 'UDP',
+		nodes,
+		timeout,
+		payload: Buffer.from(encodeQuery(name, type)).toString('base64'),
+		observe: false,
+	})
+	if (outcome !== 'connected' || answerBytes === undefined)
+		return { addresses: [], result: outcome, milliseconds: elapsed, silent: true, last: true }
+	const message = decodeMessage(Buffer.from(answerBytes, 'base64'))
+	return {
+		addresses: message.answers.flatMap((r) => (r.type === type && 'address' in r ? [r.address] : [])),
+		result: message.rcode,
+		milliseconds: elapsed,
+		silent: false,
+		last: message.rcode !== 'NXDOMAIN' && message.rcode !== 'NOERROR',
+	}
 }

@@ -42,8 +42,9 @@ export type Target =
 	| { readonly kind: 'name'; readonly name: string }
 	| { readonly kind: 'outside' }
 
-/** Stands for any host outside of the cluster (RFC 5737, for documentation). */
+/** Stand for any host outside of the cluster (RFC 5737 and RFC 3849, for documentation). */
 export const outsideIp = '203.0.113.1' as Ip
+export const outsideIp6 = '2001:db8:113::1' as Ip
 
 /**
  * The flows a person means. Throws Failure: InvalidEndpoint (not the grammar), UnknownEndpoint (with near names),
@@ -68,7 +69,7 @@ export function planFlows(model: NetworkModel, request: FlowRequest): FlowPlan {
 	const home = from.kind === 'pod' ? from.pod.namespace : from.kind === 'workload' ? from.pods[0]?.namespace : undefined
 	const namespace = toText.namespace ?? home ?? request.namespace
 	const to = find(model, toText.kind, toText.name, namespace, request.to, 'destination')
-	const flows = sources.flatMap((source) => destinationsOf(model, source, to, toText.port, request))
+	const flows = sources.flatMap((source) => destinationsOf(model, source, to, toText.port, request)).map(inOneFamily)
 	return { flows, from, to, ...(toText.path === undefined ? {} : { path: toText.path }) }
 }
 
@@ -108,6 +109,13 @@ function sourcesOf(model: NetworkModel, target: Target, request: FlowRequest): F
 	}
 }
 
+/** The host outside has an address of either family: it sends from that of its destination's. */
+function inOneFamily(flow: Flow): Flow {
+	const { from, to } = flow
+	if (from.kind !== 'outside' || from.ip !== outsideIp || !('ip' in to) || familyOf(to.ip) === 4) return flow
+	return { ...flow, from: { ...from, ip: outsideIp6 } }
+}
+
 function startsNothing(text: string, service: string): Failure {
 	return new Failure(
 		'InvalidEndpoint',
@@ -133,7 +141,8 @@ function destinationsOf(
 			return (ready.length === 0 ? target.pods : ready).map((pod) => flow({ ip: addressOf(pod) }))
 		}
 		case 'service': {
-			const entry = from.kind === 'outside' ? entryFor(model, from.ip, target.service, chosen) : undefined
+			const clients = from.kind !== 'outside' ? [] : from.ip === outsideIp ? [outsideIp, outsideIp6] : [from.ip]
+			const entry = clients.map((ip) => entryFor(model, ip, target.service, chosen)).find((e) => e !== undefined)
 			return [entry === undefined ? flow(serviceAddress(model, from, target.service)) : { from, ...entry }]
 		}
 		case 'node': {
@@ -147,12 +156,22 @@ function destinationsOf(
 		case 'name':
 			return [flow({ name: target.name })]
 		case 'outside':
-			return [flow({ ip: outsideIp })]
+			return [flow({ ip: hasOnly6(model, from) ? outsideIp6 : outsideIp })]
 		default: {
 			const never: never = target
 			throw new Error(`No such target: ${JSON.stringify(never)}`)
 		}
 	}
+}
+
+function hasOnly6(model: NetworkModel, from: FlowSource): boolean {
+	const ips =
+		from.kind === 'pod'
+			? model.pods.get(from.pod)?.ips
+			: from.kind === 'node'
+				? model.nodes.get(from.node)?.addresses
+				: [from.ip]
+	return ips !== undefined && ips.length > 0 && ips.every((ip) => familyOf(ip) === 6)
 }
 
 function addressOf(pod: Pod): Ip {

@@ -72,7 +72,7 @@ export function resolve(w: Walk, start: Start, begin: Way, walkTo: (flow: Flow) 
 					name: asked,
 					address: ip,
 					because: answer.because,
-					...(usable.length === 1 ? {} : { note: `one of ${usable.length} addresses` }),
+					...noteOf(usable, answer.addresses),
 				}),
 			})),
 		}
@@ -189,9 +189,19 @@ function elsewhere(name: string, because: readonly Origin[]): Found {
 	return { kind: 'no-such-name', addresses: [], because: [...because, none] }
 }
 
+function noteOf(usable: readonly Ip[], all: readonly Ip[]): { readonly note?: string } {
+	const notes = usable.length === 1 ? [] : [`one of ${usable.length} addresses`]
+	const private6 = usable[0] !== undefined && /^f[cd]/.test(usable[0]) && familyOf(usable[0]) === 6
+	if (private6 && all.some((ip) => familyOf(ip) === 4))
+		notes.push('glibc takes a unique local IPv6 address before IPv4; musl and Go, by RFC 6724, after it')
+	return notes.length === 0 ? {} : { note: notes.join('\n') }
+}
+
 /**
- * The addresses a client would try first: of a family it has an address of itself, IPv6 before IPv4 where it has both
- * (RFC 6724). Servers rotate the order of equals, so each is as likely. All where it has none: the walk then says so.
+ * The addresses a client would try first: of a family it has an address of itself, IPv6 before IPv4 where it has both, as
+ * glibc sorts them: its table is that of RFC 3484, where unique local addresses rank like global ones, while RFC 6724
+ * puts them after IPv4. Servers rotate the order of equals, so each is as likely. All where it has none: the walk then
+ * says so.
  */
 function choose(addresses: readonly Ip[], sources: readonly Ip[]): readonly Ip[] {
 	for (const family of [6, 4] as const) {

@@ -211,7 +211,19 @@ async function* formatLog(
 }
 
 /** A connection from inside the pod to its own port: over loopback as a port-forward makes it, or to its address. */
-async function dialInPod(netns: string, port: number, ip = '127.0.0.1'): Promise<Duplex> {
+/** `ip` undefined: the pod's own loopback, of IPv4 and then of IPv6, as container runtimes try them. */
+async function dialInPod(netns: string, port: number, ip?: string): Promise<Duplex> {
+	if (ip !== undefined) return dialAddress(netns, port, ip)
+	try {
+		return await dialAddress(netns, port, '127.0.0.1')
+	} catch (e) {
+		return dialAddress(netns, port, '::1').catch(() => {
+			throw e
+		})
+	}
+}
+
+async function dialAddress(netns: string, port: number, ip: string): Promise<Duplex> {
 	const bytes = ipToBytes(parseIp(ip))
 	const { AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, close, connect, inetAddress, socket } = await import(
 		'../../linux/syscalls.ts'
