@@ -9,25 +9,11 @@ import { fileURLToPath } from 'node:url'
 import { type Ip, ipFromBytes } from '../../src/base/ip.ts'
 import { createEbpf, type EbpfDataplane, ebpfUsable } from '../../src/dataplane/ebpf/ebpf.ts'
 import { createNetns, deleteNetns, inNetnsAt } from '../../src/linux/netns.ts'
-import type { NetworkModel, Service } from '../../src/model/network.ts'
-import { podIp, reasonToSkip, sketchModel, sketchService, type World, withWorld } from '../net/services-world.ts'
+import type { Endpoint, NetworkModel, Service, ServicePort } from '../../src/model/network.ts'
+import { podIp, reasonToSkip, type World, withWorld } from '../net/services-world.ts'
+import { testModel } from './connect.ts'
 import { interleave, median, type Row, spreadOf } from './row.ts'
-
-const endpoints = 3
-const address = (a: number, i: number) => ipFromBytes(Uint8Array.of(10, a + (i >> 16), (i >> 8) & 255, i & 255))
-
-function service(i: number, count = endpoints): Service {
-	const list = Array.from({ length: count }, (_, k) => ({
-		ip: address(128, i * endpoints + k),
-		port: 8080,
-		node: `node-${k + 2}`,
-	}))
-	return sketchService({ name: `service-${i}`, ips: [address(96, i)], ports: [{ port: 80, endpoints: list }] })
-}
-
-function model(count: number, more: readonly Service[] = []): NetworkModel {
-	return sketchModel([...more, ...Array.from({ length: count - more.length }, (_, i) => service(i + 1))])
-}
+import { missing, model, row } from './services.ts'
 
 /** The eBPF rows. `loadBaseline`: milliseconds of kube-proxy's layout at 10,000 Services, where it was measured. */
 export async function runEbpf(loadBaseline?: number): Promise<Row[]> {
@@ -41,26 +27,6 @@ export async function runEbpf(loadBaseline?: number): Promise<Row[]> {
 	} finally {
 		deleteNetns(netns)
 		rmSync(folder, { recursive: true, force: true })
-	}
-}
-
-function missing(name: string, why: string): Row {
-	const ours = Number.NaN
-	return { group: 'services', name, unit: '-', ours, spread: [ours, ours], repeats: 0, note: `not measured: ${why}` }
-}
-
-function row(name: string, unit: string, samples: readonly number[], parts: Partial<Row> = {}): Row {
-	const ours = median(samples)
-	const { baseline } = parts
-	return {
-		group: 'services',
-		name,
-		unit,
-		ours,
-		...(baseline === undefined ? {} : { baseline, ratio: ours / baseline }),
-		spread: spreadOf(samples),
-		repeats: samples.length,
-		...parts,
 	}
 }
 
@@ -84,21 +50,21 @@ async function load(netns: string, baseline: number | undefined): Promise<Row[]>
 	await once(want)
 	memory.length = 0
 	compiles.length = 0
-	const { ours } = await interleave(7, { ours: () => once(want) })
+	const samples: number[] = []
+	for (let i = 0; i < 7; i++) samples.push(await once(want))
 	const note = `compile before it: ${median(compiles).toFixed(1)} ms`
 	const rows = [
-		row('eBPF: load 10,000 Services × 3, program to kernel', 'ms', ours, {
+		row('eBPF: load 10,000 Services × 3, program to kernel', 'ms', samples, {
 			note,
 			...(baseline === undefined ? {} : { baseline, bar: '≤ 1/200 of kube-proxy layout by nft -f' }),
 		}),
 	]
-	const kernel = { 10000: median(memory) / 2 ** 20, 50000: Number.NaN }
+	const memoryRow = (count: string) =>
+		row(`eBPF: kernel memory of the maps, ${count} Services × 3`, 'MiB', [median(memory) / 2 ** 20])
+	rows.push(memoryRow('10,000'))
 	memory.length = 0
 	await once(model(50_000))
-	kernel[50_000] = median(memory) / 2 ** 20
-	for (const [count, size] of Object.entries(kernel))
-		rows.push(row(`eBPF: kernel memory of the maps, ${Number(count).toLocaleString('en')} Services × 3`, 'MiB', [size]))
-	return rows
+	return [...rows, memoryRow('50,000')]
 }
 
 async function oneChange(netns: string): Promise<Row[]> {
@@ -139,8 +105,12 @@ async function prepareChanges(netns: string, count: number) {
 		async change(): Promise<number> {
 			const i = (turn++ % 200) + 30
 			const key = `default/service-${i}`
-			const size = now.services.get(key)?.ports[0]?.endpoints.length ?? 0
-			now = { ...now, services: now.services.set(key, service(i, size === endpoints ? endpoints + 1 : endpoints)) }
+			const old = now.services.get(key) as Service
+			const [web] = old.ports as [ServicePort]
+			const [first] = web.endpoints as [Endpoint]
+			const fourth = { ...first, ip: ipFromBytes(Uint8Array.of(10, 200, 0, i)) }
+			const endpoints = web.endpoints.length === 3 ? [...web.endpoints, fourth] : web.endpoints.slice(0, 3)
+			now = { ...now, services: now.services.set(key, { ...old, ports: [{ ...web, endpoints }] }) }
 			const t0 = performance.now()
 			const want = plane.compile(now, 'node-1')
 			const t1 = performance.now()
@@ -198,12 +168,8 @@ async function install(world: World, count: number): Promise<EbpfDataplane> {
 		...[0, 1].map((i) => ({ path: world.pod(i), ips: [podIp(i)] })),
 	]
 	const plane = createEbpf({ netns: world.node, namespaces })
-	const test = sketchService({
-		name: 'test',
-		ips: [testIp],
-		ports: [{ port: 80, endpoints: [0, 1, 2].map(() => ({ ip: podIp(1), port, node: 'node-1' })) }],
-	})
-	const outcome = await plane.apply(plane.diff(undefined, plane.compile(model(count, [test]), 'node-1')))
+	const want = plane.compile(testModel(count, testIp, port), 'node-1')
+	const outcome = await plane.apply(plane.diff(undefined, want))
 	if (!outcome.ok) throw outcome.error
 	return plane
 }

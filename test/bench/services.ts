@@ -11,6 +11,7 @@ import { createAnonymousNetns, inNetns } from '../../src/linux/netns.ts'
 import type { NetworkModel, Service } from '../../src/model/network.ts'
 import { sketchModel, sketchService } from '../net/services-world.ts'
 import { measureConnections } from './connect.ts'
+import { runEbpf } from './ebpf.ts'
 import { interleave, median, type Row, spreadOf } from './row.ts'
 
 const endpoints = 3
@@ -57,7 +58,9 @@ export async function run(options: { full: boolean }): Promise<Row[]> {
 	}
 	const folder = mkdtempSync(join(tmpdir(), 'podwire-bench-'))
 	try {
-		return [...(await load(folder, options.full)), ...(await oneChange()), ...(await measureConnections(folder))]
+		const loaded = await load(folder, options.full)
+		const nftables = [...loaded, ...(await oneChange()), ...(await measureConnections(folder))]
+		return [...nftables, ...(await runEbpf(loaded[0]?.baseline))]
 	} finally {
 		rmSync(folder, { recursive: true, force: true })
 	}
