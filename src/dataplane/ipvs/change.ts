@@ -100,7 +100,12 @@ function leave(server: VirtualServer, destination: Destination): IpvsChange[] {
 }
 
 function sameServer(a: VirtualServer, b: VirtualServer): boolean {
-	return a.scheduler === b.scheduler && a.persistence === b.persistence && a.hashPort === b.hashPort
+	return (
+		a.scheduler === b.scheduler &&
+		a.persistence === b.persistence &&
+		a.hashPort === b.hashPort &&
+		a.fallback === b.fallback
+	)
 }
 
 function sameDestination(a: Destination, b: Destination): boolean {

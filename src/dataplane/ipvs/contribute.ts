@@ -84,6 +84,8 @@ function contributeFrontend(
 					scheduler: vantage.scheduler,
 					...(service.sessionAffinity === undefined ? {} : { persistence: service.sessionAffinity }),
 					...(vantage.scheduler === 'mh' ? { hashPort: true as const } : {}),
+					// One that drains must not refuse those that hash to it.
+					...(vantage.scheduler === 'mh' || vantage.scheduler === 'sh' ? { fallback: true as const } : {}),
 				},
 				destinations,
 			},

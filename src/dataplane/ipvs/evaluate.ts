@@ -49,12 +49,11 @@ function output(
 		)
 	const taken = run(packet, 'output', ['raw', 'mangle', 'nat']).flatMap((o) => {
 		if (o.verdict !== 'accept') return [o]
-		const entry = serverOf(program, o.packet)
-		// An address of the dummy device without such a port: the packet comes in again, and is refused at INPUT.
-		if (entry === undefined && program.addresses.has(o.packet.destination)) return then([o], (p) => run(p, 'input'))
-		return schedule(program, entry, o, 'output')
+		return schedule(program, serverOf(program, o.packet), o, 'output')
 	})
-	return then(taken, (p) => run(p, 'output', ['filter', 'security']))
+	const sent = then(taken, (p) => run(p, 'output', ['filter', 'security']))
+	// An address of the dummy device without such a port: the packet comes in again, and is refused at INPUT.
+	return sent.flatMap((o) => (program.addresses.has(o.packet.destination) ? then([o], (p) => run(p, 'input')) : [o]))
 }
 
 /** What comes after, for those that got so far. */

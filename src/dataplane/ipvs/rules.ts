@@ -42,6 +42,9 @@ const isLocal = (which: 'source' | 'destination', not?: true): Match => ({
 	[which]: { ...(not ? { not } : {}), value: 'LOCAL' } satisfies Negatable<'LOCAL'>,
 })
 
+/** Only new connections are held against source ranges, as in kube-proxy's other modes. */
+const onlyNew: readonly string[] = [chains.firewall]
+
 const jumps: readonly [TableName, chain: string, to: string, text: string][] = [
 	['nat', 'OUTPUT', chains.services, 'kubernetes service portals'],
 	['nat', 'PREROUTING', chains.services, 'kubernetes service portals'],
@@ -71,7 +74,12 @@ export function chainsOf(shape: Shape): Chain[] {
 		for (const name of names) {
 			const rules = jumps
 				.filter(([t, chain]) => t === table && chain === name)
-				.map(([, , to, text]): Rule => ({ matches: [comment(text)], ...jump(to) }))
+				.map(
+					([, , to, text]): Rule => ({
+						matches: [...(onlyNew.includes(to) ? [states('NEW')] : []), comment(text)],
+						...jump(to),
+					}),
+				)
 			// Each is put at the top as it comes.
 			list.push({ table, name, policy: 'ACCEPT', rules: rules.toReversed() })
 		}
@@ -132,8 +140,12 @@ export function chainsOf(shape: Shape): Chain[] {
 	list.push({ table: 'mangle', name: chains.noLocal, rules: use('noLocal', 'dst,dst', end('drop')) })
 	filter(
 		chains.unserved,
-		// What a Service has is the node's own address, or an endpoint's by now.
-		shape.serviceCidrs.map((cidr) => ({ destination: { value: cidr }, matches: [states('NEW')], ...end('drop') })),
+		// What a Service has is the node's own address.
+		shape.serviceCidrs.map((cidr) => ({
+			destination: { value: cidr },
+			matches: [states('NEW'), isLocal('destination', true)],
+			...end('drop'),
+		})),
 	)
 	filter(chains.noLocal, [
 		...use('noLocal', 'dst,dst', end('drop')),

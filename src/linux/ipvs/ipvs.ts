@@ -41,6 +41,8 @@ export interface VirtualServer extends ServerAddress {
 	readonly persistence?: number
 	/** sh and mh: the client's port counts, too, beside its address. */
 	readonly hashPort?: true
+	/** sh and mh: the next destination where the one hashed to takes no connections; otherwise they are refused. */
+	readonly fallback?: true
 }
 
 /** How packets reach the destination. */
@@ -108,6 +110,8 @@ const dest = {
 const F_PERSISTENT = 0x1
 /** The kernel's own mark of a server that is in its table. */
 const F_HASHED = 0x2
+/** Of sh and mh: fall back to another destination. */
+const F_SCHED1 = 0x8
 /** Of sh and mh: hash the port, too. */
 const F_SCHED2 = 0x10
 const protocolNumbers: Readonly<Record<IpvsProtocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 }
@@ -141,7 +145,10 @@ function writeServer(e: NetlinkEncoder, server: VirtualServer): void {
 	writeServerAddress(e, server)
 	e.string(service.scheduler, server.scheduler)
 	const flags = new Uint8Array(8)
-	flags[0] = (server.persistence === undefined ? 0 : F_PERSISTENT) | (server.hashPort ? F_SCHED2 : 0)
+	flags[0] =
+		(server.persistence === undefined ? 0 : F_PERSISTENT) |
+		(server.fallback ? F_SCHED1 : 0) |
+		(server.hashPort ? F_SCHED2 : 0)
 	// All flags are set as said.
 	flags.fill(0xff, 4)
 	e.attr(service.flags, flags)
@@ -242,6 +249,7 @@ export function decodeServer(message: Pick<NetlinkMessage, 'body'>): VirtualServ
 		scheduler: readString(all.get(service.scheduler) ?? Buffer.alloc(0)) as Scheduler,
 		...((flags & F_PERSISTENT) === 0 ? {} : { persistence: all.get(service.timeout)?.readUInt32LE(0) ?? 0 }),
 		...((flags & F_SCHED2) === 0 ? {} : { hashPort: true as const }),
+		...((flags & F_SCHED1) === 0 ? {} : { fallback: true as const }),
 	}
 }
 

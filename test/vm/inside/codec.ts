@@ -47,7 +47,7 @@ test('ipvsadm tells what was made, and is told by us', () => {
 	assert.deepEqual(here, ['rr', 'wrr', 'lc', 'wlc', 'sh', 'dh', 'sed', 'nq', 'mh'])
 	const servers = [
 		...here.map((scheduler, i) =>
-			server({ port: 80 + i, scheduler, ...(scheduler === 'mh' ? { hashPort: true } : {}) }),
+			server({ port: 80 + i, scheduler, ...(scheduler === 'mh' ? { hashPort: true, fallback: true } : {}) }),
 		),
 		server({ protocol: 'UDP', port: 53, persistence: 10800 }),
 		server({ protocol: 'SCTP', port: 9 }),
@@ -68,7 +68,7 @@ test('ipvsadm tells what was made, and is told by us', () => {
 	assert.ok(saved.includes('-a -t 10.96.0.1:80 -r 10.244.1.3:8080 -m -w 3'))
 	assert.ok(saved.includes('-A -u 10.96.0.1:53 -s rr -p 10800'))
 	assert.ok(saved.includes('-A -t [fd00:10:96::1]:80 -s rr -p 60'))
-	assert.ok(saved.includes('-A -t 10.96.0.1:88 -s mh -b mh-port'))
+	assert.ok(saved.includes('-A -t 10.96.0.1:88 -s mh -b mh-fallback,mh-port'))
 	const key = (s: VirtualServer) => `${s.protocol} ${s.ip} ${s.port}`
 	const sort = (list: VirtualServer[]) => list.toSorted((a, b) => (key(a) < key(b) ? -1 : 1))
 	assert.deepEqual(sort(ipvs.servers()), sort(servers))

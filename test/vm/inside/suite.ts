@@ -7,11 +7,14 @@ import { runServicesSuite } from '../../net/services-suite.ts'
 const clients =
 	'IPVS cannot tell clients apart: under policy Local pods and the node itself get endpoints of the node, too'
 const server = 'IPVS ends the connections of a virtual server or a UDP destination that is taken away'
+const slow = 'takes minutes on an emulated processor'
 const reasons: Readonly<Record<string, string | undefined>> = {
 	'NodePort, policy Local: outside keeps its source and stays on the node, the cluster reaches every endpoint': clients,
 	'load balancer, policy Local: source kept, local endpoints, dropped where there is none': clients,
 	'load balancer: source ranges hold for everybody, at the address alone':
 		'the filter of source ranges is at INPUT, where packets of the node itself do not pass',
+	'load balancer: its address on the node itself': clients,
+	'more than eight endpoints, at every kind of address': clients,
 	'terminating endpoints serve while no other is ready; those that do not serve never': clients,
 	'externalIPs: an address of a node, beside its own ports':
 		'IPVS takes only addresses that are on the node: those of other nodes are left to them',
@@ -19,7 +22,8 @@ const reasons: Readonly<Record<string, string | undefined>> = {
 		'the kernel keeps a client as long as any connection of it is remembered, two minutes after its end',
 	'an established connection outlives its endpoint, its Service and the next one of the address': server,
 	'UDP: a client whose endpoint left keeps it without the flush, and moves with it': server,
-	'10,000 Services change while requests flow: no wrong endpoint': 'takes minutes on an emulated processor',
+	'10,000 Services change while requests flow: no wrong endpoint': slow,
+	'a restart loses no connection, neither old nor new': slow,
 }
 
 runServicesSuite('ipvs', {
