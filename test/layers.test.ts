@@ -4,7 +4,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { test } from 'node:test'
 
-const dataplanes = ['links', 'nftables', 'ebpf', 'iptables', 'ipvs', 'hostports', 'loadbalancer', 'dns'].map(
+const dataplanes = ['links', 'nftables', 'ebpf', 'iptables', 'ipvs', 'hostports', 'policy', 'loadbalancer', 'dns'].map(
 	(name) => `dataplane/${name}`,
 )
 
@@ -29,6 +29,7 @@ const layers: Record<string, { may: string[]; because: string }> = {
 		may: ['base', 'kube', 'model', 'walk', 'linux/nft', 'agent', 'dataplane', ...dataplanes, 'dataplane/proxies'],
 		because: 'witnesses are asked through the agent, wherever it runs',
 	},
+	reach: { may: ['base', 'kube', 'model', 'walk'], because: 'who can talk to whom follows from the model alone' },
 	lab: { may: ['*'], because: 'only lab and cli see everything' },
 	cli: { may: ['*'], because: 'only lab and cli see everything' },
 }

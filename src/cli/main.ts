@@ -13,22 +13,33 @@ const program = new Command('podwire')
 
 const collect = (value: string, list: string[]): string[] => [...list, value]
 
-function common(command: Command): Command {
+function common(command: Command, formats = 'json, yaml or wide'): Command {
 	return command
 		.option('--name <lab>', 'the lab (default: the only one running, else "podwire"; env PODWIRE_NAME)')
-		.option('-o, --output <format>', 'json, yaml or wide')
+		.option('-o, --output <format>', formats)
 		.option('-q, --quiet', 'say nothing on stderr but errors')
 		.option('-v, --verbose', 'say each step on stderr')
 		.addOption(new Option('--color <when>', 'auto, always or never').default('auto'))
 		.option('--timeout <duration>', 'how long to wait: 30s, 2m, 500ms')
 }
 
-function cluster(command: Command): Command {
-	return common(command)
+function sourced(command: Command, formats?: string): Command {
+	return common(command, formats)
 		.option('-f, --filename <path>', 'manifests alone, nothing running: file, directory or - (repeatable)', collect, [])
 		.option('--kubeconfig <file>', 'a live cluster of this kubeconfig')
 		.option('--context <name>', 'a context of the kubeconfig')
-		.option('-n, --namespace <name>', 'the namespace of names without one', 'default')
+}
+
+function cluster(command: Command): Command {
+	return sourced(command).option('-n, --namespace <name>', 'the namespace of names without one', 'default')
+}
+
+/** Questions about the whole cluster: a namespace narrows them. */
+function asking(command: Command, formats: string): Command {
+	return sourced(command, formats).option(
+		'-n, --namespace <name>',
+		'only this namespace (and that of names without one)',
+	)
 }
 
 function run<T extends CommonOptions>(load: () => Promise<(options: T, args: readonly string[]) => Promise<number>>) {
@@ -94,6 +105,29 @@ Examples:
 Exit codes: 0 delivered, 1 not delivered, 2 usage or input, 3 could not tell.`,
 	)
 	.action(run(async () => (await import('./trace.ts')).trace))
+
+asking(
+	program.command('reach').description('who can talk to whom on which ports, as the policies say'),
+	'txt, wide, md, csv, json, yaml, dot, mermaid or svg',
+)
+	.option('--from <workload>', 'only from this: shop/deploy/web, web, shop/*, outside, ingress-controller')
+	.option('--to <workload>', 'only to this')
+	.option('--exposure', 'what is open to the whole cluster, to addresses outside, and by which doors')
+	.option('--query <flow>', "one question: 'web -> db:5432'; exit 0 yes, 1 no")
+	.option('--explain', 'with the rules that decide, file and line')
+	.option('--limit <rows>', 'at most so many rows (default 100000)')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire reach -f manifests/                       from manifests alone
+  podwire reach -f manifests/ --query 'web -> db:5432' --explain
+  podwire reach -f manifests/ --exposure -o md
+  podwire reach -n shop -o svg > shop.svg           of the lab that runs
+
+Exit codes: 0 done (a query: yes), 1 a query: no, 2 usage or input, 3 could not tell.`,
+	)
+	.action(run(async () => (await import('./reach.ts')).reach))
 
 const node = program
 	.command('node')

@@ -1,0 +1,241 @@
+// `podwire reach`: who can talk to whom on which ports, as the policies say.
+
+import { isFailure } from '../base/failure.ts'
+import { originText } from '../model/origin.ts'
+import { Reach } from '../reach/engine.ts'
+import { exposureOf, exposureTable } from '../reach/exposure.ts'
+import { collapse, portsText } from '../reach/output/collapse.ts'
+import { rowDocument } from '../reach/output/document.ts'
+import { dotGraph, mermaidGraph } from '../reach/output/graph.ts'
+import { svgGraph } from '../reach/output/svg.ts'
+import { csvTable, markdownTable, textTable } from '../reach/output/tables.ts'
+import { partiesOf } from '../reach/parties.ts'
+import { answerQuery, queryText } from '../reach/query.ts'
+import { endName, type ReachRow, type RowEnd, rowsOf } from '../reach/table.ts'
+import { CommandError, exit } from './exit.ts'
+import { type ClusterOptions, readCount } from './options.ts'
+import { printDocument } from './output.ts'
+import { formatOf, readCluster } from './reach-cluster.ts'
+
+export interface ReachOptions extends Omit<ClusterOptions, 'namespace'> {
+	readonly namespace?: string
+	readonly from?: string
+	readonly to?: string
+	readonly exposure?: boolean
+	readonly query?: string
+	readonly explain?: boolean
+	readonly limit?: string
+}
+
+const formats = ['txt', 'md', 'csv', 'json', 'yaml', 'dot', 'mermaid', 'svg', 'wide'] as const
+
+export async function reach(options: ReachOptions, args: readonly string[]): Promise<number> {
+	if (args.length > 0)
+		throw new CommandError(
+			exit.usage,
+			`reach takes no argument: ${JSON.stringify(args[0])}`,
+			"ask for one flow with --query 'web -> api:80'",
+		)
+	if (
+		options.query !== undefined &&
+		(options.exposure === true || options.from !== undefined || options.to !== undefined)
+	)
+		throw new CommandError(exit.usage, '--query asks for one flow: --exposure, --from and --to do not go with it')
+	const format = formatOf(options.output, formats)
+	const limit = readCount('--limit', options.limit, { min: 1, max: 10_000_000, fallback: 100_000 })
+	const { model, ingresses } = await readCluster({ ...options, namespace: options.namespace ?? 'default' })
+	const engine = new Reach({ model })
+	const parties = partiesOf(model, engine)
+
+	if (options.query !== undefined) {
+		if (!['txt', 'wide', 'json', 'yaml'].includes(format))
+			throw new CommandError(exit.usage, `A query is answered as txt, json or yaml, not ${format}`)
+		const answer = usage(() =>
+			answerQuery(
+				{ model, reach: engine, parties, ...(options.namespace === undefined ? {} : { namespace: options.namespace }) },
+				options.query!,
+			),
+		)
+		if (format === 'json' || format === 'yaml') printDocument(format, answer)
+		else process.stdout.write(queryText(answer, options.explain === true))
+		return answer.allowed ? exit.ok : exit.no
+	}
+
+	const inNamespace = (end: RowEnd) => end.kind === 'workload' && end.party.namespace === options.namespace
+	if (options.exposure === true) {
+		const items = exposureOf({
+			model,
+			reach: engine,
+			ingresses,
+			parties: parties.filter((p) => options.namespace === undefined || p.namespace === options.namespace),
+		})
+		if (format === 'json' || format === 'yaml')
+			printDocument(format, { apiVersion: 'podwire.dev/v1alpha1', kind: 'ExposureList', items })
+		else {
+			const { head, rows } = exposureTable(items)
+			if (format === 'md') process.stdout.write(markdownTable(head, rows))
+			else if (format === 'csv') process.stdout.write(csvTable(head, rows))
+			else if (format === 'txt' || format === 'wide')
+				process.stdout.write(
+					textTable(
+						head.map((h) => h.toUpperCase()),
+						rows,
+					),
+				)
+			else throw new CommandError(exit.usage, `Exposure is listed as txt, md, csv, json or yaml, not ${format}`)
+		}
+		return exit.ok
+	}
+
+	const rows: ReachRow[] = []
+	let more = false
+	for (const row of rowsOf({
+		reach: engine,
+		parties,
+		ingresses,
+		...(options.namespace === undefined ? {} : { touching: inNamespace }),
+		...(options.from === undefined
+			? {}
+			: {
+					from: filterOf(
+						options.from,
+						parties.map((p) => p.name),
+						'--from',
+					),
+				}),
+		...(options.to === undefined
+			? {}
+			: {
+					to: filterOf(
+						options.to,
+						parties.map((p) => p.name),
+						'--to',
+					),
+				}),
+	})) {
+		if (rows.length === limit) {
+			more = true
+			break
+		}
+		rows.push(row)
+	}
+	if (more)
+		process.stderr.write(`podwire: only the first ${limit} rows: narrow it with -n, --from or --to, or raise --limit\n`)
+	print(rows)
+	return exit.ok
+
+	function print(rows: readonly ReachRow[]): void {
+		const plain = () =>
+			rows.map((row) => [
+				endName(row.from),
+				endName(row.to),
+				portsText(row),
+				...(options.explain === true ? [row.because.map(originText).join('; ')] : []),
+			])
+		const head = ['from', 'to', 'ports', ...(options.explain === true ? ['because'] : [])]
+		switch (format) {
+			case 'txt':
+				if (options.explain === true) process.stdout.write(explainedText(rows))
+				else
+					process.stdout.write(
+						textTable(
+							['FROM', 'TO', 'PORTS'],
+							collapse(rows, parties).map((l) => [l.from, l.to, l.ports]),
+						),
+					)
+				return
+			case 'wide':
+				process.stdout.write(
+					textTable(
+						head.map((h) => h.toUpperCase()),
+						plain(),
+					),
+				)
+				return
+			case 'md':
+				process.stdout.write(
+					options.explain === true
+						? markdownTable(head, plain())
+						: markdownTable(
+								head,
+								collapse(rows, parties).map((l) => [l.from, l.to, l.ports]),
+							),
+				)
+				return
+			case 'csv':
+				process.stdout.write(csvTable(head, plain()))
+				return
+			case 'json':
+			case 'yaml':
+				printDocument(format, {
+					apiVersion: 'podwire.dev/v1alpha1',
+					kind: 'ReachList',
+					workloads: parties.map(({ name, kind, namespace, pods, hostNetwork }) => ({
+						name,
+						kind,
+						namespace,
+						pods,
+						...(hostNetwork ? { hostNetwork } : {}),
+					})),
+					items: rows.map((row) => rowDocument(row, options.explain === true)),
+				})
+				return
+			case 'dot':
+				process.stdout.write(dotGraph(rows, parties))
+				return
+			case 'mermaid':
+				process.stdout.write(mermaidGraph(rows, parties))
+				return
+			case 'svg':
+				process.stdout.write(svgGraph(rows, parties))
+				return
+			default: {
+				const never: never = format
+				throw new Error(`No such format: ${never}`)
+			}
+		}
+	}
+}
+
+function explainedText(rows: readonly ReachRow[]): string {
+	return rows
+		.map(
+			(row) =>
+				`${endName(row.from)} → ${endName(row.to)}: ${portsText(row)}\n${row.because.map((o) => `  because ${originText(o)}\n`).join('')}`,
+		)
+		.join('')
+}
+
+/** A workload as it is printed, its name alone or with its namespace, `NAMESPACE/*`, `outside`, `ingress-controller`. */
+function filterOf(text: string, names: readonly string[], flag: string): (end: RowEnd) => boolean {
+	if (text === 'outside') return (end) => end.kind === 'outside'
+	if (text === 'ingress-controller') return (end) => end.kind === 'ingress-controller'
+	const matches = (name: string) => {
+		const [namespace = '', kind = '', ...rest] = name.split('/')
+		const short = rest.join('/')
+		return [
+			name,
+			short,
+			`${namespace}/${short}`,
+			`${kind}/${short}`,
+			`${short}.${namespace}`,
+			`${namespace}/*`,
+		].includes(text)
+	}
+	if (!names.some(matches))
+		throw new CommandError(
+			exit.usage,
+			`${flag}: there is no workload ${JSON.stringify(text)}`,
+			`there are: ${names.slice(0, 12).join(', ')}${names.length > 12 ? ', …' : ''}`,
+		)
+	return (end) => end.kind === 'workload' && matches(end.party.name)
+}
+
+function usage<T>(ask: () => T): T {
+	try {
+		return ask()
+	} catch (e) {
+		if (isFailure(e)) throw new CommandError(exit.usage, e.message)
+		throw e
+	}
+}

@@ -1,0 +1,155 @@
+// The address space, cut where any ipBlock begins or ends: within one piece no policy can tell two addresses apart.
+
+import {
+	type Cidr,
+	cidrAddress,
+	cidrLength,
+	familyOf,
+	type Ip,
+	type IpFamily,
+	ipFromBigInt,
+	ipToBigInt,
+} from '../base/ip.ts'
+
+/** An IPv4 address as a number, an IPv6 address as a bigint. */
+export type Position = number | bigint
+
+export function positionOf(ip: Ip): Position {
+	if (familyOf(ip) === 6) return ipToBigInt(ip)
+	let value = 0
+	let octet = 0
+	for (let i = 0; i < ip.length; i++) {
+		const c = ip.charCodeAt(i)
+		if (c === 46) {
+			value = value * 256 + octet
+			octet = 0
+		} else octet = octet * 10 + (c - 48)
+	}
+	return value * 256 + octet
+}
+
+export interface Interval {
+	readonly family: IpFamily
+	/** First and last address, both included. */
+	readonly first: Position
+	readonly last: Position
+}
+
+export function intervalOf(cidr: Cidr): Interval {
+	const family = familyOf(cidr)
+	const first = positionOf(cidrAddress(cidr))
+	if (family === 4) return { family, first, last: Number(first) + 2 ** (32 - cidrLength(cidr)) - 1 }
+	return { family, first, last: BigInt(first) + (1n << BigInt(128 - cidrLength(cidr))) - 1n }
+}
+
+export function contains(interval: Interval, family: IpFamily, position: Position): boolean {
+	return interval.family === family && position >= interval.first && position <= interval.last
+}
+
+/** A range of pieces: from `from` up to before `to`. */
+export interface Pieces {
+	readonly from: number
+	readonly to: number
+}
+
+export interface AddressSpace {
+	/** Number of pieces: first those of IPv4, then those of IPv6. */
+	readonly size: number
+	/** What the pieces are cut by; equal keys, equal spaces. */
+	readonly key: string
+	pieceOf(family: IpFamily, position: Position): number
+	/** The pieces of a network that the space was made with. */
+	piecesOf(cidr: Cidr): Pieces
+	intervalOf(piece: number): Interval
+	allOf(family: IpFamily): Pieces
+}
+
+const end4 = 2 ** 32
+const end6 = 1n << 128n
+
+/** `cidrs`: every network that policies name. */
+export function cutAddresses(cidrs: Iterable<Cidr>): AddressSpace {
+	const starts4 = new Set<number>([0])
+	const starts6 = new Set<bigint>([0n])
+	const names = [...new Set(cidrs)].sort()
+	for (const cidr of names) {
+		const { family, first, last } = intervalOf(cidr)
+		if (family === 4) {
+			starts4.add(first as number)
+			if ((last as number) + 1 < end4) starts4.add((last as number) + 1)
+		} else {
+			starts6.add(first as bigint)
+			if ((last as bigint) + 1n < end6) starts6.add((last as bigint) + 1n)
+		}
+	}
+	const v4 = [...starts4].sort((a, b) => a - b)
+	const v6 = [...starts6].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))
+	const find = (list: readonly Position[], position: Position): number => {
+		let low = 0
+		let high = list.length
+		while (low < high) {
+			const middle = (low + high) >> 1
+			if (list[middle]! <= position) low = middle + 1
+			else high = middle
+		}
+		return low - 1
+	}
+	const pieceOf = (family: IpFamily, position: Position) =>
+		family === 4 ? find(v4, position) : v4.length + find(v6, position)
+	return {
+		size: v4.length + v6.length,
+		key: names.join(),
+		pieceOf,
+		piecesOf(cidr) {
+			const { family, first, last } = intervalOf(cidr)
+			return { from: pieceOf(family, first), to: pieceOf(family, last) + 1 }
+		},
+		intervalOf(piece) {
+			if (piece < v4.length) return { family: 4, first: v4[piece]!, last: (v4[piece + 1] ?? end4) - 1 }
+			const at = piece - v4.length
+			return { family: 6, first: v6[at]!, last: (v6[at + 1] ?? end6) - 1n }
+		},
+		allOf: (family) => (family === 4 ? { from: 0, to: v4.length } : { from: v4.length, to: v4.length + v6.length }),
+	}
+}
+
+/** Touching intervals joined; IPv4 first, ascending. */
+export function joinIntervals(intervals: readonly Interval[]): readonly Interval[] {
+	const sorted = [...intervals].sort(
+		(a, b) => a.family - b.family || (a.first < b.first ? -1 : a.first > b.first ? 1 : 0),
+	)
+	const out: Interval[] = []
+	for (const next of sorted) {
+		const last = out.at(-1)
+		if (last === undefined || last.family !== next.family || BigInt(next.first) > BigInt(last.last) + 1n) out.push(next)
+		else if (next.last > last.last) out[out.length - 1] = { ...last, last: next.last }
+	}
+	return out
+}
+
+/** The fewest networks that are exactly the interval. */
+export function cidrsOf({ family, first, last }: Interval): readonly Cidr[] {
+	const bits = family === 4 ? 32 : 128
+	const out: Cidr[] = []
+	let at = BigInt(first)
+	const end = BigInt(last) + 1n
+	while (at < end) {
+		let size = 1n
+		let length = bits
+		while (length > 0 && at % (size * 2n) === 0n && at + size * 2n <= end) {
+			size *= 2n
+			length--
+		}
+		out.push(`${ipFromBigInt(at, family)}/${length}` as Cidr)
+		at += size
+	}
+	return out
+}
+
+/** `10.0.0.0/8`, or `10.0.0.1-10.0.0.9` where more than two networks would be needed. */
+export function intervalText(interval: Interval): string {
+	const cidrs = cidrsOf(interval)
+	if (cidrs.length <= 2) return cidrs.join(', ')
+	const { family, first, last } = interval
+	return `${ipFromBigInt(BigInt(first), family)}-${ipFromBigInt(BigInt(last), family)}`
+}

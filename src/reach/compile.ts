@@ -1,0 +1,283 @@
+// Policies as sets of classes and ports. A selector is evaluated once for all classes, however many policies write it.
+
+import { type Cidr, cidrLength } from '../base/ip.ts'
+import { unitePorts } from '../base/ports.ts'
+import { namespaceNameLabel } from '../model/labels.ts'
+import type { LabelSelector, NetworkModel, Policy, PolicyPeer, PolicyPort } from '../model/network.ts'
+import type { Origin } from '../model/origin.ts'
+import { selectorMatches } from '../model/selector.ts'
+import { contains, intervalOf } from './addresses.ts'
+import { Bits } from './bits.ts'
+import { anyPod, type ClassIndex, type EndClass } from './classes.ts'
+import { type ConnectionPool, connectionsOf, noConnections } from './connections.ts'
+import type { TierName, TierPolicy } from './tiers.ts'
+
+/** A predicate over classes and its value for each of them. */
+export interface Matcher {
+	readonly kind: 'pods' | 'namespaces' | 'block'
+	readonly bits: Bits
+	matches(end: EndClass): boolean
+}
+
+export interface CompiledPeer {
+	/** All must match. Empty: no class does. */
+	readonly matchers: readonly Matcher[]
+	/** Addresses outside: the network without its exceptions. */
+	readonly block?: { readonly cidr: Cidr; readonly except: readonly Cidr[] }
+	readonly origin: Origin
+}
+
+export interface CompiledRule {
+	readonly action: 'Accept' | 'Deny' | 'Pass'
+	/** Undefined: anybody. */
+	readonly peers?: readonly CompiledPeer[]
+	/** Ports by number. */
+	readonly fixed: number
+	/** Ports by name: what they are depends on the destination. */
+	readonly names: readonly PolicyPort[]
+	/** By `portsId` of the destination. */
+	readonly resolved: Map<number, number>
+	readonly origin: Origin
+}
+
+export interface CompiledPolicy {
+	readonly serial: number
+	readonly key: string
+	/** Undefined: NetworkPolicy. */
+	readonly tier?: TierName
+	readonly priority: number
+	readonly subject: readonly Matcher[]
+	readonly ingress?: readonly CompiledRule[]
+	readonly egress?: readonly CompiledRule[]
+	readonly cidrs: readonly Cidr[]
+	readonly origin: Origin
+}
+
+export class Compiler {
+	readonly matchers = new Map<string, Matcher>()
+	readonly #index: ClassIndex
+	readonly #pool: ConnectionPool
+	#namespaces: NetworkModel['namespaces']
+	#serial = 0
+
+	constructor(index: ClassIndex, pool: ConnectionPool, namespaces: NetworkModel['namespaces']) {
+		this.#index = index
+		this.#pool = pool
+		this.#namespaces = namespaces
+	}
+
+	/** A class that is new: what every matcher says of it. */
+	addClass(id: number): void {
+		const end = this.#index.classes[id]!
+		for (const matcher of this.matchers.values()) matcher.bits.set(id, matcher.matches(end))
+	}
+
+	/** Labels of namespaces changed: their classes may match otherwise. */
+	setNamespaces(namespaces: NetworkModel['namespaces'], changed: Iterable<number>): void {
+		this.#namespaces = namespaces
+		const ends = [...changed].map((id) => this.#index.classes[id]!)
+		for (const matcher of this.matchers.values()) {
+			if (matcher.kind === 'namespaces') for (const end of ends) matcher.bits.set(end.id, matcher.matches(end))
+		}
+	}
+
+	compile(policy: Policy): CompiledPolicy {
+		const rules = (list: Policy['ingress']) =>
+			list?.map(({ peers, ports, origin }) =>
+				this.#rule('Accept', peers.length === 0 ? undefined : peers, ports, origin, policy.namespace),
+			)
+		const ingress = rules(policy.ingress)
+		const egress = rules(policy.egress)
+		return {
+			serial: ++this.#serial,
+			key: policy.key,
+			priority: 0,
+			subject: [this.#inNamespace(policy.namespace), this.#pods(policy.subject)],
+			...(ingress === undefined ? {} : { ingress }),
+			...(egress === undefined ? {} : { egress }),
+			cidrs: cidrsOfPolicy(policy),
+			origin: policy.origin,
+		}
+	}
+
+	compileTier(policy: TierPolicy): CompiledPolicy {
+		const rules = (list: TierPolicy['ingress']) =>
+			list.map(({ action, peers, ports, origin }) => this.#rule(action, peers, ports, origin, ''))
+		const { namespaces, pods } = policy.subject
+		return {
+			serial: ++this.#serial,
+			key: `${policy.kind} ${policy.key}`,
+			tier: policy.tier,
+			priority: policy.priority,
+			subject: [this.#namespacesOf(namespaces), ...(pods === undefined ? [] : [this.#pods(pods)])],
+			ingress: rules(policy.ingress),
+			egress: rules(policy.egress),
+			cidrs: cidrsOfPolicy(policy),
+			origin: policy.origin,
+		}
+	}
+
+	/** The ports a rule allows at a destination with these named ports. */
+	portsOf(rule: CompiledRule, destination: EndClass | undefined): number {
+		if (rule.names.length === 0 || destination === undefined) return rule.fixed
+		let id = rule.resolved.get(destination.portsId)
+		if (id === undefined) {
+			let set = this.#pool.setOf(rule.fixed)
+			for (const { port: name, protocol } of rule.names) {
+				for (const port of destination.namedPorts)
+					if (port.name === name && port.protocol === protocol)
+						set = unitePorts(set, connectionsOf(protocol, port.port))
+			}
+			rule.resolved.set(destination.portsId, (id = this.#pool.idOf(set)))
+		}
+		return id
+	}
+
+	#rule(
+		action: CompiledRule['action'],
+		peers: readonly PolicyPeer[] | undefined,
+		ports: readonly PolicyPort[],
+		origin: Origin,
+		namespace: string,
+	): CompiledRule {
+		let fixed = noConnections
+		const names: PolicyPort[] = []
+		for (const port of ports) {
+			if (typeof port.port === 'string') names.push(port)
+			else fixed = unitePorts(fixed, connectionsOf(port.protocol, port.port, port.endPort ?? port.port))
+		}
+		return {
+			action,
+			...(peers === undefined ? {} : { peers: peers.map((peer) => this.#peer(peer, namespace)) }),
+			fixed: ports.length === 0 ? 1 : this.#pool.idOf(fixed),
+			names,
+			resolved: new Map(),
+			origin,
+		}
+	}
+
+	#peer(peer: PolicyPeer, namespace: string): CompiledPeer {
+		if (peer.kind === 'block') {
+			const { cidr, except, origin } = peer
+			return { matchers: [this.#block(cidr, except)], block: { cidr, except }, origin }
+		}
+		const where = peer.namespaces === undefined ? this.#inNamespace(namespace) : this.#namespacesOf(peer.namespaces)
+		return { matchers: peer.pods === undefined ? [where] : [where, this.#pods(peer.pods)], origin: peer.origin }
+	}
+
+	#matcher(key: string, make: () => Omit<Matcher, 'bits'>, candidates: Iterable<number> | undefined): Matcher {
+		let matcher = this.matchers.get(key)
+		if (matcher === undefined) {
+			const bits = new Bits()
+			const made = make()
+			matcher = { ...made, bits }
+			this.matchers.set(key, matcher)
+			const { classes } = this.#index
+			if (candidates === undefined) for (const end of classes) bits.set(end.id, made.matches(end))
+			else for (const id of candidates) bits.set(id, made.matches(classes[id]!))
+		}
+		return matcher
+	}
+
+	#pods(selector: LabelSelector): Matcher {
+		let candidates: readonly number[] | undefined
+		for (const [key, value] of Object.entries(selector.matchLabels)) {
+			const list = this.#index.postings.get(`${key}=${value}`) ?? []
+			if (candidates === undefined || list.length < candidates.length) candidates = list
+		}
+		const isEmpty = isEverything(selector)
+		return this.#matcher(
+			`pods ${keyOfSelector(selector)}`,
+			() => ({
+				kind: 'pods',
+				matches: (end) => (end.id === anyPod ? isEmpty : selectorMatches(selector, end.labels)),
+			}),
+			candidates,
+		)
+	}
+
+	#namespacesOf(selector: LabelSelector): Matcher {
+		const isEmpty = isEverything(selector)
+		return this.#matcher(
+			`namespaces ${keyOfSelector(selector)}`,
+			() => {
+				// Every class of a namespace gets the same answer; asked again when namespaces change.
+				let asked: NetworkModel['namespaces'] | undefined
+				const answers = new Map<string, boolean>()
+				return {
+					kind: 'namespaces',
+					matches: (end) => {
+						if (end.id === anyPod) return isEmpty
+						if (asked !== this.#namespaces) {
+							answers.clear()
+							asked = this.#namespaces
+						}
+						let answer = answers.get(end.namespace)
+						if (answer === undefined) {
+							const labels = this.#namespaces.get(end.namespace)?.labels ?? { [namespaceNameLabel]: end.namespace }
+							answers.set(end.namespace, (answer = selectorMatches(selector, labels)))
+						}
+						return answer
+					},
+				}
+			},
+			undefined,
+		)
+	}
+
+	#inNamespace(name: string): Matcher {
+		return this.#matcher(
+			`namespace ${name}`,
+			() => ({ kind: 'pods', matches: (end) => end.id !== anyPod && end.namespace === name }),
+			this.#index.byNamespace.get(name) ?? [],
+		)
+	}
+
+	#block(cidr: Cidr, except: readonly Cidr[]): Matcher {
+		const whole = intervalOf(cidr)
+		const holes = except.map(intervalOf)
+		return this.#matcher(
+			`block ${cidr} ${[...except].sort().join()}`,
+			() => ({
+				kind: 'block',
+				matches: ({ id, family, low }) =>
+					id === anyPod
+						? whole.family === family && cidrLength(cidr) === 0 && except.length === 0
+						: contains(whole, family, low) && !holes.some((hole) => contains(hole, family, low)),
+			}),
+			undefined,
+		)
+	}
+}
+
+function isEverything(selector: LabelSelector): boolean {
+	return Object.keys(selector.matchLabels).length === 0 && selector.matchExpressions.length === 0
+}
+
+function keyOfSelector({ matchLabels, matchExpressions }: LabelSelector): string {
+	return JSON.stringify([Object.entries(matchLabels).sort(([a], [b]) => (a < b ? -1 : 1)), matchExpressions])
+}
+
+type PolicyLike = Pick<Policy, 'ingress' | 'egress'>
+
+export function cidrsOfPolicy(policy: PolicyLike): readonly Cidr[] {
+	const cidrs: Cidr[] = []
+	for (const rule of [...(policy.ingress ?? []), ...(policy.egress ?? [])])
+		for (const peer of rule.peers) if (peer.kind === 'block') cidrs.push(peer.cidr, ...peer.except)
+	return cidrs
+}
+
+/** The label keys that the selectors over pods name. */
+export function* labelKeysOf(
+	policy: PolicyLike & { readonly subject: Policy['subject'] | TierPolicy['subject'] },
+): Iterable<string> {
+	const { subject } = policy
+	yield* 'matchLabels' in subject ? keysOf(subject) : subject.pods === undefined ? [] : keysOf(subject.pods)
+	for (const rule of [...(policy.ingress ?? []), ...(policy.egress ?? [])])
+		for (const peer of rule.peers) if (peer.kind === 'pods' && peer.pods !== undefined) yield* keysOf(peer.pods)
+}
+
+function* keysOf(selector: LabelSelector): Iterable<string> {
+	yield* Object.keys(selector.matchLabels)
+	for (const { key } of selector.matchExpressions) yield key
+}

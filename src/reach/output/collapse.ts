@@ -1,0 +1,77 @@
+// Many rows said in few lines: `any workload`, or `shop/*` for all workloads of a namespace, where all have the same answer.
+
+import { connectionsText } from '../connections.ts'
+import type { Party } from '../parties.ts'
+import { endName, type ReachRow } from '../table.ts'
+
+export interface Line {
+	readonly from: string
+	readonly to: string
+	readonly ports: string
+}
+
+/** Fewer than these of a namespace are named one by one. */
+const fewest = 3
+
+export function portsText(row: Pick<ReachRow, 'connections' | 'every'>): string {
+	const text = connectionsText(row.connections)
+	return row.every === undefined ? text : `${text} (between every pair: ${connectionsText(row.every)})`
+}
+
+/** Exact: a line stands for rows that are all there. */
+export function collapse(rows: readonly ReachRow[], parties: readonly Party[]): readonly Line[] {
+	const namespaces = new Map<string, string[]>()
+	const single = new Set<string>()
+	for (const { name, namespace, pods } of parties) {
+		const list = namespaces.get(namespace)
+		if (list === undefined) namespaces.set(namespace, [name])
+		else list.push(name)
+		if (pods === 1) single.add(name)
+	}
+	const known = new Set(parties.map((p) => p.name))
+	/** `self` has no row with itself where it is one pod alone. */
+	const fold = (names: ReadonlySet<string>, self: ReadonlySet<string>): string[] => {
+		const has = (name: string) => names.has(name) || (self.has(name) && single.has(name))
+		const out: string[] = []
+		const done = new Set<string>()
+		if (parties.length >= 2 && parties.every((p) => has(p.name))) {
+			out.push('any workload')
+			for (const { name } of parties) done.add(name)
+		} else
+			for (const [namespace, list] of namespaces) {
+				if (list.length < fewest || !list.every(has)) continue
+				out.push(`${namespace}/*`)
+				for (const name of list) done.add(name)
+			}
+		for (const name of names) if (!done.has(name)) out.push(name)
+		return out
+	}
+	const bySink = new Map<string, { to: string; ports: string; from: Set<string> }>()
+	for (const row of rows) {
+		const to = endName(row.to)
+		const ports = portsText(row)
+		const id = `${to}\n${ports}`
+		let group = bySink.get(id)
+		if (group === undefined) bySink.set(id, (group = { to, ports, from: new Set() }))
+		group.from.add(endName(row.from))
+	}
+	const bySource = new Map<string, { from: string; ports: string; to: Set<string> }>()
+	for (const { to, ports, from } of bySink.values()) {
+		for (const source of fold(from, new Set([to]))) {
+			const id = `${source}\n${ports}`
+			let group = bySource.get(id)
+			if (group === undefined) bySource.set(id, (group = { from: source, ports, to: new Set() }))
+			group.to.add(to)
+		}
+	}
+	const lines: Line[] = []
+	for (const { from, ports, to } of bySource.values())
+		for (const sink of fold(to, known.has(from) ? new Set([from]) : new Set())) lines.push({ from, to: sink, ports })
+	return lines.sort((a, b) => compare(a.to, b.to) || compare(a.from, b.from) || compare(a.ports, b.ports))
+}
+
+/** Workloads first, then addresses. */
+function compare(a: string, b: string): number {
+	const rank = (text: string) => (text === 'any workload' ? 0 : /^[\d:]/.test(text) ? 2 : 1)
+	return rank(a) - rank(b) || (a < b ? -1 : a > b ? 1 : 0)
+}

@@ -1,0 +1,114 @@
+// Rows as graphs for Graphviz and Mermaid. One edge stands for all rows that have the same ends.
+
+import type { Party } from '../parties.ts'
+import { endName, type ReachRow } from '../table.ts'
+import { portsText } from './collapse.ts'
+
+export interface GraphNode {
+	readonly id: string
+	readonly name: string
+	/** Undefined: not in a namespace. */
+	readonly namespace?: string
+}
+
+export interface GraphEdge {
+	readonly from: string
+	readonly to: string
+	readonly text: string
+}
+
+/** A node with whom everybody may talk would draw a line to each: those lines start at one node instead. */
+const everyone = 'any workload'
+
+/** Nodes by name. A destination that every workload reaches alike gets one edge, from "any workload". */
+export function graphOf(
+	rows: readonly ReachRow[],
+	parties: readonly Party[],
+): { readonly nodes: readonly GraphNode[]; readonly edges: readonly GraphEdge[] } {
+	const namespaces = new Map(parties.map((p) => [p.name, p.namespace]))
+	const names = new Set<string>(parties.map((p) => p.name))
+	const edges: GraphEdge[] = []
+	const groups = new Map<string, ReachRow[]>()
+	for (const row of rows) {
+		const id = `${endName(row.to)}\n${portsText(row)}`
+		const group = groups.get(id)
+		if (group === undefined) groups.set(id, [row])
+		else group.push(row)
+	}
+	const add = (from: string, to: string, text: string) => {
+		edges.push({ from, to, text })
+		names.add(from)
+		names.add(to)
+	}
+	for (const group of groups.values()) {
+		const to = endName(group[0]!.to)
+		const text = portsText(group[0]!)
+		const sources = new Set(group.map((row) => endName(row.from)))
+		const all = parties.length > 2 && parties.every((p) => sources.has(p.name) || (p.name === to && p.pods === 1))
+		if (all) add(everyone, to, text)
+		for (const from of sources) if (!all || !namespaces.has(from)) add(from, to, text)
+	}
+	const ids = new Map([...names].sort().map((name, i) => [name, `n${i}`]))
+	return {
+		nodes: [...ids].map(([name, id]) => {
+			const namespace = namespaces.get(name)
+			return { id, name, ...(namespace === undefined ? {} : { namespace }) }
+		}),
+		edges: edges
+			.map(({ from, to, text }) => ({ from: ids.get(from)!, to: ids.get(to)!, text }))
+			.sort((a, b) => order(a.from, b.from) || order(a.to, b.to) || order(a.text, b.text)),
+	}
+}
+
+function order(a: string, b: string): number {
+	return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0)
+}
+
+/** `shop/deploy/web` within its namespace. */
+export function shortName(node: GraphNode): string {
+	return node.namespace === undefined ? node.name : node.name.slice(node.namespace.length + 1)
+}
+
+function byNamespace(nodes: readonly GraphNode[]): Map<string, GraphNode[]> {
+	const found = new Map<string, GraphNode[]>()
+	for (const node of nodes) {
+		const list = found.get(node.namespace ?? '')
+		if (list === undefined) found.set(node.namespace ?? '', [node])
+		else list.push(node)
+	}
+	return found
+}
+
+export function dotGraph(rows: readonly ReachRow[], parties: readonly Party[]): string {
+	const { nodes, edges } = graphOf(rows, parties)
+	const quote = (text: string) => `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+	const lines = ['digraph reach {', '  rankdir=LR', '  node [shape=box, style=rounded]']
+	let cluster = 0
+	for (const [namespace, members] of byNamespace(nodes)) {
+		const list = members.map((node) => `${node.id} [label=${quote(shortName(node))}]`)
+		if (namespace === '') lines.push(...list.map((text) => `  ${text}`))
+		else
+			lines.push(
+				`  subgraph cluster_${cluster++} {`,
+				`    label=${quote(namespace)}`,
+				...list.map((text) => `    ${text}`),
+				'  }',
+			)
+	}
+	for (const { from, to, text } of edges) lines.push(`  ${from} -> ${to} [label=${quote(text)}]`)
+	return `${[...lines, '}'].join('\n')}\n`
+}
+
+export function mermaidGraph(rows: readonly ReachRow[], parties: readonly Party[]): string {
+	const { nodes, edges } = graphOf(rows, parties)
+	const quote = (text: string) => `"${text.replaceAll('&', '#amp;').replaceAll('"', '#quot;').replaceAll('<', '#lt;')}"`
+	const lines = ['flowchart LR']
+	let group = 0
+	for (const [namespace, members] of byNamespace(nodes)) {
+		const list = members.map((node) => `${node.id}[${quote(shortName(node))}]`)
+		if (namespace === '') lines.push(...list.map((text) => `  ${text}`))
+		else lines.push(`  subgraph g${group++}[${quote(namespace)}]`, ...list.map((text) => `    ${text}`), '  end')
+	}
+	for (const { from, to, text } of edges) lines.push(`  ${from} -->|${quote(text)}| ${to}`)
+	return `${lines.join('\n')}\n`
+}
