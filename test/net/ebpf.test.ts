@@ -25,6 +25,7 @@ import {
 	inetAddress,
 	listen,
 	MessageReceiver,
+	mountDetached,
 	POLLIN,
 	POLLOUT,
 	readInetAddress,
@@ -548,6 +549,22 @@ describe('services at the socket', { skip }, () => {
 				child.kill('SIGKILL')
 				echo.close()
 				nftables.close()
+			}
+		})
+	})
+
+	it('works where the control groups are mounted nowhere', async () => {
+		await withWorld(3, async (world) => {
+			serve(world)
+			const cgroup = mountDetached('cgroup2')
+			const plane = createEbpf({ netns: world.node, cgroup })
+			try {
+				const program = plane.compile(modelOf([web], 3), 'node-1')
+				assert.deepEqual(await plane.apply(plane.diff(undefined, program)), { ok: true })
+				assert.match(await askTcp(world.node, ip('10.96.0.1'), 80), /^pod-[12] /)
+			} finally {
+				plane.close()
+				close(cgroup)
 			}
 		})
 	})

@@ -67,9 +67,14 @@ export class Installed {
 
 	constructor(cgroup: number | undefined) {
 		this.#cgroup = cgroup
-		for (const name of mapNames) {
-			const { capacity } = mapLayouts[name]
-			this.#maps.set(name, createMap({ ...mapLayouts[name], name: `pw_${name}`, capacity: capacity || smallest }))
+		try {
+			for (const name of mapNames) {
+				const { capacity } = mapLayouts[name]
+				this.#maps.set(name, createMap({ ...mapLayouts[name], name: `pw_${name}`, capacity: capacity || smallest }))
+			}
+		} catch (e) {
+			this.close()
+			throw e
 		}
 	}
 

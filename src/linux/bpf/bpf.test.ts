@@ -314,6 +314,9 @@ describe('kernel objects', () => {
 		const line = (path: string, type: string) => `31 26 0:28 / ${path} rw,relatime shared:9 - ${type} ${type} rw\n`
 		assert.equal(findCgroup2(line('/sys/fs/cgroup', 'cgroup2')), '/sys/fs/cgroup')
 		assert.equal(findCgroup2(line('/sys/fs/cgroup/cpu', 'cgroup') + line('/a\\040b', 'cgroup2')), '/a b')
+		const below = line('/container', 'cgroup2').replace(' / ', ' /system.slice/x ')
+		assert.equal(findCgroup2(below + line('/sys/fs/cgroup', 'cgroup2')), '/sys/fs/cgroup')
+		assert.equal(findCgroup2(below), '/container')
 		assert.equal(findCgroup2(line('/proc', 'proc')), undefined)
 	})
 })

@@ -4,15 +4,22 @@ import { openSync, readFileSync } from 'node:fs'
 import { Failure } from '../../base/failure.ts'
 import { mountDetached } from '../syscalls.ts'
 
-/** Where it is mounted: /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version 1. undefined: nowhere. */
+/**
+ * Where it is mounted: /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version 1. Of several mounts the one of the root,
+ * not of a group below. undefined: nowhere. Source: proc(5), mountinfo.
+ */
 export function findCgroup2(mounts = readFileSync('/proc/self/mountinfo', 'utf8')): string | undefined {
+	const found: { readonly root: string; readonly path: string }[] = []
 	for (const line of mounts.split('\n')) {
 		const [fields = '', more = ''] = line.split(' - ')
 		if (!more.startsWith('cgroup2 ')) continue
-		const path = fields.split(' ')[4] ?? ''
-		return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+		const [, , , root = '', path = ''] = fields.split(' ')
+		found.push({
+			root,
+			path: path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
+		})
 	}
-	return undefined
+	return (found.find((mount) => mount.root === '/') ?? found[0])?.path
 }
 
 /**
