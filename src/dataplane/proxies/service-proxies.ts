@@ -39,6 +39,10 @@ export const serviceProxies: Readonly<Partial<Record<ServiceProxyMode, ServicePr
 		usable: async () => (await import('../iptables/iptables.ts')).iptablesUsable(),
 		create: async (options) => (await import('../iptables/iptables.ts')).createIptables(options),
 	},
+	ipvs: {
+		usable: async () => (await import('../ipvs/ipvs.ts')).ipvsUsable(),
+		create: async (options) => (await import('../ipvs/ipvs.ts')).createIpvs(options),
+	},
 }
 
 /** The data planes that run in a mode, in the order they are brought up: eBPF leaves to nftables what sockets do not see. */
