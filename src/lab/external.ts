@@ -33,6 +33,8 @@ const proxyHealthPort = 10256
 /** Milliseconds between two rounds of probes, and how long one may take. */
 const probeInterval = 500
 const probeTimeout = 400
+/** Milliseconds in which changes are gathered after one was brought about. */
+const gather = 50
 /** Milliseconds between two looks at what is really installed. */
 const repairInterval = 30_000
 /** When a move is told again, milliseconds: a neighbour may have been busy, or may not take two changes at once. */
@@ -89,7 +91,7 @@ export function createExternal(options: {
 		last = next.catch(() => undefined)
 		return next
 	}
-	const runner = createRunner(clock, 0, async () => {
+	const runner = createRunner(clock, gather, async () => {
 		try {
 			await alone(bring)
 			return undefined

@@ -354,7 +354,11 @@ function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision
 		return throughBalancer(input, { ...way, packet }, 'nodes', (on, next) =>
 			throughNode(
 				input,
-				{ ...on, packet: withDevices(on.packet, 'eth0'), nodes: [...on.nodes, next] },
+				{
+					...on,
+					packet: withDevices(on.packet, 'eth0'),
+					nodes: on.nodes.at(-1) === next ? on.nodes : [...on.nodes, next],
+				},
 				next,
 				depth + 1,
 			),

@@ -30,8 +30,8 @@ suite('load balancers', { skip }, () => {
 		assert.equal(ran.code, 0, ran.text)
 		return JSON.parse(ran.stdout) as Answer
 	}
-	const trace = async (to: string, code: number): Promise<Report> => {
-		const ran = await home.podwire(['trace', '--timeout', '700ms', 'outside', to, '-o', 'json'])
+	const trace = async (to: string, code: number, from = 'outside'): Promise<Report> => {
+		const ran = await home.podwire(['trace', '--timeout', '700ms', from, to, '-o', 'json'])
 		assert.equal(ran.code, code, ran.text)
 		const [report] = (JSON.parse(ran.stdout) as { items: Report[] }).items as [Report]
 		assert.equal(report.disagreement, undefined, report.disagreement?.text)
@@ -68,13 +68,15 @@ suite('load balancers', { skip }, () => {
 		assert.match((await curl('http://172.18.255.12/')).client, /^172\.18\.0\.[234]:/)
 	})
 
-	for (const [what, address] of [
-		['the appliance', '172.18.255.10'],
-		['the appliance, policy Local', '172.18.255.11'],
-		['a node that announces', '172.18.255.12'],
+	for (const [what, address, name] of [
+		['the appliance', '172.18.255.10', 'web'],
+		['the appliance, policy Local', '172.18.255.11', 'web-local'],
+		['a node that announces', '172.18.255.12', 'web-l2'],
 	] as const) {
 		test(`a trace from outside through ${what}`, async () => {
 			assert.equal((await trace(`${address}:80`, 0)).verdict, 'delivered')
+			// A Service outside is its load balancer's address.
+			assert.equal((await trace(`svc/${name}`, 0)).verdict, 'delivered')
 		})
 	}
 
@@ -93,6 +95,16 @@ suite('load balancers', { skip }, () => {
 			[`${dns}:53`, 'no-route'],
 		] as const) {
 			assert.equal((await trace(to, 1)).disposition, disposition, to)
+		}
+	})
+
+	test('asked from inside: by the rules of the node, or with ipMode Proxy at the load balancer itself', async () => {
+		await apply(service('proxy', {}, { 'podwire.dev/ip-mode': 'Proxy' }))
+		const proxy = await addressOf('proxy')
+		for (const from of ['deploy/web', 'node/node-2']) {
+			for (const to of ['172.18.255.10', '172.18.255.11', '172.18.255.12', proxy]) {
+				assert.equal((await trace(`${to}:80`, 0, from)).verdict, 'delivered', `${from} to ${to}`)
+			}
 		}
 	})
 
