@@ -277,6 +277,21 @@ describe('iptables compile', () => {
 		assert.deepEqual([...new Set(ops)].sort(), ['delete', 'remove'])
 	})
 
+	it('leaves to IPVS mode what that has taken over', () => {
+		const plane = createIptables()
+		const program = plane.compile(sketchModel([web()]), 'node-1')
+		const filter = { table: 'filter', name: 'KUBE-IPVS-FILTER', rules: [] } as const
+		const both = {
+			...program,
+			rulesets: { ...program.rulesets, 4: program.rulesets[4].set('filter KUBE-IPVS-FILTER', filter) },
+		}
+		const changes = plane.diff(both, plane.empty).filter((c) => c.family === 4)
+		const gone = changes.flatMap((c) => (c.op === 'delete' ? [c.name] : []))
+		assert.ok(gone.includes(sep(2)) && gone.includes('KUBE-NODEPORTS') && !gone.includes('KUBE-SERVICES'))
+		const jumps = changes.flatMap((c) => (c.op === 'remove' ? [ruleText(c.rule, 4)] : []))
+		assert.ok(jumps.some((j) => j.endsWith('-j KUBE-NODEPORTS')) && !jumps.some((j) => j.endsWith('-j KUBE-SERVICES')))
+	})
+
 	it('crosses a socket', () => {
 		const plane = createIptables()
 		const program = plane.compile(sketchModel([web()]), 'node-1')

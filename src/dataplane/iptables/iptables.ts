@@ -18,7 +18,7 @@ import { readAddresses } from '../../linux/route/addresses.ts'
 import type { Outcome, ServiceDataplane } from '../dataplane.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { evaluate } from './evaluate.ts'
-import { isOwnChain } from './names.ts'
+import { isOwnChain, leavingChains } from './names.ts'
 import { emptyProgram, families, type IptablesProgram, programFromJson, programToJson } from './program.ts'
 
 export type { IptablesChange } from '../../linux/iptables/change.ts'
@@ -59,7 +59,11 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 			})
 			return compiled.program
 		},
-		diff: (have, want) => families.flatMap((f) => diffRulesets(have?.rulesets[f], want.rulesets[f], f, isOwnChain)),
+		diff: (have, want) =>
+			families.flatMap((f) => {
+				const [before, after] = [have?.rulesets[f], want.rulesets[f]]
+				return diffRulesets(before, after, f, after.size === 0 ? leavingChains(before) : isOwnChain)
+			}),
 		async apply(changes, signal): Promise<Outcome> {
 			for (const family of families) {
 				const mine = changes.filter((c) => c.family === family)

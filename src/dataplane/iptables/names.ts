@@ -31,6 +31,26 @@ export function isOwnChain(name: string): boolean {
 	return fixed.has(name) || ofServices.test(name)
 }
 
+/** Of both modes of kube-proxy, iptables and IPVS, under one name. */
+const shared: ReadonlySet<string> = new Set([
+	chains.services,
+	chains.postrouting,
+	chains.markMasquerade,
+	chains.forward,
+	chains.firewall,
+	chains.markOutside,
+	chains.unserved,
+])
+
+/**
+ * Which chains go when this data plane does: where IPVS mode has taken over already (its KUBE-IPVS-FILTER is there), the
+ * chains that both modes have are IPVS mode's now.
+ */
+export function leavingChains(have: { has(key: string): boolean } | undefined): (name: string) => boolean {
+	const taken = have?.has('filter KUBE-IPVS-FILTER') === true
+	return (name) => isOwnChain(name) && !(taken && shared.has(name))
+}
+
 export interface PortNames {
 	/** `default/web:http`; without a name of the port `default/web`. */
 	readonly title: string

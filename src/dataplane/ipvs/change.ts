@@ -5,7 +5,7 @@ import type { Ip } from '../../base/ip.ts'
 import { diffTables } from '../../base/table.ts'
 import { diffRulesets, type IptablesChange } from '../../linux/iptables/change.ts'
 import type { Destination, VirtualServer } from '../../linux/ipvs/ipvs.ts'
-import { isOwnChain } from './layout.ts'
+import { isOwnChain, leavingChains } from './layout.ts'
 import { emptyProgram, families, type IpvsProgram, type ServerEntry, splitEntry } from './program.ts'
 
 export type IpvsChange =
@@ -61,7 +61,9 @@ export function diffPrograms(have: IpvsProgram | undefined, want: IpvsProgram): 
 	})
 	diffTables(before.servers, want.servers, (_, a, b) => changes.push(...diffServers(a, b)))
 	for (const family of families) {
-		for (const change of diffRulesets(before.rulesets[family], want.rulesets[family], family, isOwnChain)) {
+		const [rules, wantedRules] = [before.rulesets[family], want.rulesets[family]]
+		const owns = wantedRules.size === 0 ? leavingChains(rules) : isOwnChain
+		for (const change of diffRulesets(rules, wantedRules, family, owns)) {
 			changes.push({ op: 'rules', change })
 		}
 	}

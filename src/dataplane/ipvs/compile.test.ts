@@ -175,6 +175,16 @@ describe('IPVS changes', () => {
 		assert.ok(!back.some((op) => op.startsWith('delete-entry') || op.startsWith('delete-destination')))
 	})
 
+	it('leave to iptables mode what that has taken over', () => {
+		const program = compile(web())
+		const canary = { table: 'nat', name: 'KUBE-PROXY-CANARY', rules: [] } as const
+		const rulesets = { ...program.rulesets, 4: program.rulesets[4].set('nat KUBE-PROXY-CANARY', canary) }
+		const gone = diffPrograms({ ...program, rulesets }, createIpvs().empty).flatMap((c) =>
+			c.op === 'rules' && c.change.family === 4 && c.change.op === 'delete' ? [c.change.name] : [],
+		)
+		assert.ok(gone.includes('KUBE-NODE-PORT') && !gone.includes('KUBE-SERVICES'))
+	})
+
 	it('are none between equals, also across a socket', () => {
 		const plane = createIpvs()
 		const program = plane.compile(sketchModel([web()]), 'node-1')

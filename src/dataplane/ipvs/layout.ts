@@ -29,6 +29,26 @@ export const chains = {
 const own: ReadonlySet<string> = new Set(Object.values(chains))
 export const isOwnChain = (name: string): boolean => own.has(name)
 
+/** Of both modes of kube-proxy, iptables and IPVS, under one name. */
+const shared: ReadonlySet<string> = new Set([
+	chains.services,
+	chains.postrouting,
+	chains.markMasquerade,
+	chains.forward,
+	chains.firewall,
+	chains.markOutside,
+	chains.unserved,
+])
+
+/**
+ * Which chains go when this data plane does: where iptables mode has taken over already (its canary is there), the chains
+ * that both modes have are iptables mode's now.
+ */
+export function leavingChains(have: { has(key: string): boolean }): (name: string) => boolean {
+	const taken = have.has('nat KUBE-PROXY-CANARY')
+	return (name) => isOwnChain(name) && !(taken && shared.has(name))
+}
+
 interface Purpose {
 	readonly name: string
 	readonly type: SetType
