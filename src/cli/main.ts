@@ -129,6 +129,28 @@ Exit codes: 0 done (a query: yes), 1 a query: no, 2 usage or input, 3 could not 
 	)
 	.action(run(async () => (await import('./reach.ts')).reach))
 
+common(
+	program
+		.command('diff')
+		.description('what a change of manifests means for who can talk to whom')
+		.argument('<old>', 'file or directory; several with commas between; - for standard input')
+		.argument('<new>', 'the same'),
+	'txt, md, csv, json or yaml',
+)
+	.option('-n, --namespace <name>', 'only this namespace (and that of names without one)')
+	.option('--limit <rows>', 'at most so many differences (default 10000)')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire diff main/ branch/
+  podwire diff main/ branch/ -o md >> $GITHUB_STEP_SUMMARY
+  git show main:policies.yaml | podwire diff - policies.yaml
+
+Exit codes: 0 no difference, 1 differences, 2 usage or input.`,
+	)
+	.action(run(async () => (await import('./diff.ts')).diff))
+
 const node = program
 	.command('node')
 	.description('what befalls a node: stop, start, drain, cordon, uncordon')

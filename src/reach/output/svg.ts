@@ -42,7 +42,7 @@ export function svgGraph(rows: readonly ReachRow[], parties: readonly Party[]): 
 		const { path, at } = curve(a, b, width)
 		lines.push(`<path d="${path}" fill="none" stroke="#9ab" marker-end="url(#a)"/>`)
 		labels.push(
-			`<text x="${at.x.toFixed(1)}" y="${at.y.toFixed(1)}" text-anchor="middle" font-size="10" fill="#345" stroke="#fff" stroke-width="3" paint-order="stroke">${escape(shorten(edge.text))}<title>${escape(edge.text)}</title></text>`,
+			`<text x="${at.x.toFixed(1)}" y="${at.y.toFixed(1)}" text-anchor="middle" font-size="10" fill="#345" stroke="#fff" stroke-width="3" paint-order="stroke">${escapeXml(shorten(edge.text))}<title>${escapeXml(edge.text)}</title></text>`,
 		)
 	}
 	lines.push(...labels)
@@ -51,7 +51,7 @@ export function svgGraph(rows: readonly ReachRow[], parties: readonly Party[]): 
 		const colour = node.namespace === undefined ? '#fbe9d0' : colourOf(node.namespace)
 		lines.push(
 			`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${width.toFixed(1)}" height="${nodeHeight}" rx="6" fill="${colour}" stroke="#567"/>`,
-			`<text x="${(x + width / 2).toFixed(1)}" y="${(y + 19).toFixed(1)}" text-anchor="middle">${escape(node.name)}</text>`,
+			`<text x="${(x + width / 2).toFixed(1)}" y="${(y + 19).toFixed(1)}" text-anchor="middle">${escapeXml(node.name)}</text>`,
 		)
 	}
 	return `${[...lines, '</svg>'].join('\n')}\n`
@@ -163,7 +163,7 @@ function shorten(text: string): string {
 	return text.length > 28 ? `${text.slice(0, 27)}…` : text
 }
 
-function escape(text: string): string {
+function escapeXml(text: string): string {
 	return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
 }
 

@@ -1,0 +1,117 @@
+// `podwire diff OLD NEW`: what a change of manifests means for who can talk to whom.
+
+import { originText } from '../model/origin.ts'
+import { type Difference, differenceCells, differences, type Side, summaryText } from '../reach/diff.ts'
+import { Reach } from '../reach/engine.ts'
+import { connectionsDocument, endDocument } from '../reach/output/document.ts'
+import { csvTable, markdownTable, textTable } from '../reach/output/tables.ts'
+import { partiesOf } from '../reach/parties.ts'
+import { endName, type RowEnd } from '../reach/table.ts'
+import { CommandError, exit } from './exit.ts'
+import { type CommonOptions, readCount } from './options.ts'
+import { printDocument } from './output.ts'
+import { formatOf, readCluster } from './reach-cluster.ts'
+
+export interface DiffOptions extends CommonOptions {
+	readonly namespace?: string
+	readonly limit?: string
+}
+
+const formats = ['txt', 'md', 'csv', 'json', 'yaml'] as const
+const head = ['change', 'from', 'to', 'before', 'after', 'because'] as const
+
+export async function diff(options: DiffOptions, args: readonly string[]): Promise<number> {
+	const [before, after, ...rest] = args
+	if (before === undefined || after === undefined || rest.length > 0)
+		throw new CommandError(
+			exit.usage,
+			'diff takes two sets of manifests: OLD NEW',
+			'each is a file, a directory or several with commas between',
+		)
+	const format = formatOf(options.output, formats)
+	const limit = readCount('--limit', options.limit, { min: 1, max: 1_000_000, fallback: 10_000 })
+	if (before === '-' && after === '-')
+		throw new CommandError(exit.usage, 'Only one of OLD and NEW can be standard input')
+	// One after the other: both may want the same standard input and the same terminal line.
+	const [was, is] = [await sideOf(before), await sideOf(after)]
+	const touches = (end: RowEnd) => end.kind === 'workload' && end.party.namespace === options.namespace
+	const all = differences(was, is).filter((d) => options.namespace === undefined || touches(d.from) || touches(d.to))
+	const list = all.slice(0, limit)
+	if (list.length < all.length)
+		process.stderr.write(`podwire: only the first ${limit} of ${all.length} differences: raise --limit\n`)
+	const rows = list.map(differenceCells)
+	switch (format) {
+		case 'txt':
+			if (list.length > 0)
+				process.stdout.write(
+					textTable(
+						head.map((h) => h.toUpperCase()),
+						rows,
+					),
+				)
+			process.stdout.write(`${summaryText(all)}\n`)
+			break
+		case 'md':
+			process.stdout.write(markdown(list, all))
+			break
+		case 'csv':
+			process.stdout.write(csvTable(head, rows))
+			break
+		case 'json':
+		case 'yaml':
+			printDocument(format, {
+				apiVersion: 'podwire.dev/v1alpha1',
+				kind: 'ReachDiff',
+				summary: summaryText(all),
+				items: list.map((d) => ({
+					change: d.change,
+					from: endDocument(d.from),
+					to: endDocument(d.to),
+					before: connectionsDocument(d.before),
+					after: connectionsDocument(d.after),
+					fresh: d.fresh,
+					because: d.because,
+				})),
+			})
+			break
+		default: {
+			const never: never = format
+			throw new Error(`No such format: ${never}`)
+		}
+	}
+	return all.length === 0 ? exit.ok : exit.no
+
+	async function sideOf(paths: string): Promise<Side> {
+		const { model, ingresses } = await readCluster({
+			...options,
+			filename: paths.split(','),
+			namespace: options.namespace ?? 'default',
+		})
+		const reach = new Reach({ model })
+		return { model, reach, parties: partiesOf(model, reach), ingresses }
+	}
+}
+
+/** For a pull request: what it comes to in one line, the table, and the reasons folded away. */
+function markdown(list: readonly Difference[], all: readonly Difference[]): string {
+	const parts = [`### Reachability\n\n**${summaryText(all)}**\n`]
+	if (list.length === 0) return parts.join('')
+	const signs = { added: '➕ added', removed: '➖ removed', changed: '✏️ changed' } as const
+	parts.push(
+		`\n${markdownTable(
+			head.slice(0, 5),
+			list.map((d) => [signs[d.change], ...differenceCells(d).slice(1, 5)]),
+		)}`,
+	)
+	if (list.length < all.length) parts.push(`\n${all.length - list.length} more are not shown.\n`)
+	const reasons = list.filter((d) => d.because.length > 0)
+	if (reasons.length > 0) {
+		const text = (s: string) => `\`${s.replaceAll('`', "'")}\``
+		const lines = reasons.map(
+			(d) =>
+				`- ${text(`${endName(d.from)} → ${endName(d.to)}`)}\n${d.because.map((o) => `  - ${text(originText(o))}\n`).join('')}`,
+		)
+		parts.push(`\n<details>\n<summary>What changed them</summary>\n\n${lines.join('')}\n</details>\n`)
+	}
+	return parts.join('')
+}

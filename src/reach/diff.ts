@@ -1,0 +1,258 @@
+// What a change of manifests means: connections that are added, removed or changed, and the lines that did it.
+
+import { samePorts } from '../base/ports.ts'
+import type { NetworkModel } from '../model/network.ts'
+import { type Origin, originText } from '../model/origin.ts'
+import type { Direction } from '../model/policy.ts'
+import { type Interval, joinIntervals } from './addresses.ts'
+import { type Connections, connectionsText, noConnections } from './connections.ts'
+import type { Reach } from './engine.ts'
+import type { IngressBackend } from './ingresses.ts'
+import type { Member, Party } from './parties.ts'
+import { endName, otherOf, outsideOf, type ReachRow, type RowEnd, rowsOf, unique } from './table.ts'
+
+export interface Side {
+	readonly model: NetworkModel
+	readonly reach: Reach
+	readonly parties: readonly Party[]
+	readonly ingresses: readonly IngressBackend[]
+}
+
+export interface Difference {
+	readonly change: 'added' | 'removed' | 'changed'
+	readonly from: RowEnd
+	readonly to: RowEnd
+	readonly before: Connections
+	readonly after: Connections
+	/** Ends that are only in one of the two. */
+	readonly fresh: readonly string[]
+	/** What is new, gone or otherwise: rules, policies, labels. */
+	readonly because: readonly Origin[]
+}
+
+/** By destination, then source. Differences between pods of one pair are told as what some of them may say. */
+export function differences(before: Side, after: Side): readonly Difference[] {
+	const found: Difference[] = []
+	const names = (side: Side) => new Map(side.parties.map((p) => [p.name, p]))
+	const [oldParties, newParties] = [names(before), names(after)]
+	const isFresh = (end: RowEnd) =>
+		end.kind === 'workload' && !(oldParties.has(end.party.name) && newParties.has(end.party.name))
+	const push = (from: RowEnd, to: RowEnd, was: Connections, is: Connections, because: () => readonly Origin[]) => {
+		if (samePorts(was, is)) return
+		const change = was.length === 0 ? 'added' : is.length === 0 ? 'removed' : 'changed'
+		found.push({
+			change,
+			from,
+			to,
+			before: was,
+			after: is,
+			fresh: [from, to].filter(isFresh).map(endName),
+			because: because(),
+		})
+	}
+
+	const rows = (side: Side) => {
+		const map = new Map<string, ReachRow>()
+		for (const row of rowsOf({ ...side, from: (end) => end.kind !== 'outside', to: (end) => end.kind !== 'outside' }))
+			map.set(`${endName(row.from)} ${endName(row.to)}`, row)
+		return map
+	}
+	const [oldRows, newRows] = [rows(before), rows(after)]
+	for (const [id, row] of newRows) {
+		const was = oldRows.get(id)
+		push(row.from, row.to, was?.connections ?? noConnections, row.connections, () =>
+			whyPairChanged(before, after, oldParties, newParties, row),
+		)
+	}
+	for (const [id, row] of oldRows) {
+		if (!newRows.has(id))
+			push(row.from, row.to, row.connections, noConnections, () =>
+				whyPairChanged(before, after, oldParties, newParties, row),
+			)
+	}
+
+	for (const name of new Set([...oldParties.keys(), ...newParties.keys()])) {
+		const [was, is] = [oldParties.get(name), newParties.get(name)]
+		const own = { kind: 'workload', party: (is ?? was)! } as const
+		for (const direction of ['ingress', 'egress'] as const) {
+			for (const { ranges, from: old, to: now } of changedRanges(
+				was === undefined ? [] : segmentsOf(before.reach, direction, was),
+				is === undefined ? [] : segmentsOf(after.reach, direction, is),
+			)) {
+				const outside = { kind: 'outside', ranges } as const
+				const why = () => whyOutsideChanged(before, after, direction, was, is, ranges)
+				if (direction === 'egress') push(own, outside, old, now, why)
+				else push(outside, own, old, now, why)
+			}
+		}
+	}
+	return found.sort((a, b) => order(endName(a.to), endName(b.to)) || order(endName(a.from), endName(b.from)))
+}
+
+function order(a: string, b: string): number {
+	return a < b ? -1 : a > b ? 1 : 0
+}
+
+interface Segment {
+	readonly interval: Interval
+	readonly set: Connections
+}
+
+function segmentsOf(reach: Reach, direction: Direction, party: Party): readonly Segment[] {
+	return outsideOf(reach, direction, party).flatMap(({ ranges, some }) =>
+		ranges.map((interval) => ({ interval, set: reach.pool.setOf(some) })),
+	)
+}
+
+interface ChangedRange {
+	readonly ranges: readonly Interval[]
+	readonly from: Connections
+	readonly to: Connections
+}
+
+/** Both partitions laid over each other; ranges with the same change together. */
+function changedRanges(before: readonly Segment[], after: readonly Segment[]): readonly ChangedRange[] {
+	const groups = new Map<string, { intervals: Interval[]; from: Connections; to: Connections }>()
+	for (const family of [4, 6] as const) {
+		const ofFamily = (list: readonly Segment[]) => list.filter((s) => s.interval.family === family)
+		const [a, b] = [ofFamily(before), ofFamily(after)]
+		const starts = new Set<bigint>()
+		for (const { interval } of [...a, ...b]) {
+			starts.add(BigInt(interval.first))
+			starts.add(BigInt(interval.last) + 1n)
+		}
+		const sorted = [...starts].sort((x, y) => (x < y ? -1 : 1))
+		const at = (list: readonly Segment[], position: bigint): Connections =>
+			list.find((s) => BigInt(s.interval.first) <= position && position <= BigInt(s.interval.last))?.set ??
+			noConnections
+		for (let i = 0; i + 1 < sorted.length; i++) {
+			const [first, end] = [sorted[i]!, sorted[i + 1]!]
+			const [from, to] = [at(a, first), at(b, first)]
+			if (samePorts(from, to)) continue
+			const number = (n: bigint) => (family === 4 ? Number(n) : n)
+			const interval = { family, first: number(first), last: number(end - 1n) }
+			const id = `${from.join()}|${to.join()}`
+			const group = groups.get(id)
+			if (group === undefined) groups.set(id, { intervals: [interval], from, to })
+			else group.intervals.push(interval)
+		}
+	}
+	return [...groups.values()].map(({ intervals, from, to }) => ({ ranges: joinIntervals(intervals), from, to }))
+}
+
+interface Told {
+	readonly id: string
+	readonly origin: Origin
+}
+
+/** The rules that have a say between two members, each with what it says. */
+function told(
+	reach: Reach,
+	direction: Direction,
+	own: Member | undefined,
+	other: { readonly class: number } | { readonly piece: number } | undefined,
+): readonly Told[] {
+	if (own?.kind !== 'pods' || other === undefined) return []
+	return reach.reasons(direction, own.class, other).map((reason) => {
+		const origin = reason.rule ?? reason.policy
+		return { id: `${nameOf(origin)} ${reason.action} ${connectionsText(reach.pool.setOf(reason.connections))}`, origin }
+	})
+}
+
+/** Without the line: a rule that only moved is the same. */
+function nameOf(origin: Origin): string {
+	return 'default' in origin ? origin.default : `${origin.kind} ${origin.key} ${origin.field ?? ''}`
+}
+
+function changedOf(before: readonly Told[], after: readonly Told[]): readonly Origin[] {
+	const [was, is] = [new Set(before.map((t) => t.id)), new Set(after.map((t) => t.id))]
+	return [...after.filter((t) => !was.has(t.id)), ...before.filter((t) => !is.has(t.id))].map((t) => t.origin)
+}
+
+function whyPairChanged(
+	before: Side,
+	after: Side,
+	oldParties: ReadonlyMap<string, Party>,
+	newParties: ReadonlyMap<string, Party>,
+	row: ReachRow,
+): readonly Origin[] {
+	const pick = (parties: ReadonlyMap<string, Party>, end: RowEnd) =>
+		end.kind === 'workload' ? parties.get(end.party.name) : undefined
+	const [a0, a1] = [pick(oldParties, row.from), pick(newParties, row.from)]
+	const [b0, b1] = [pick(oldParties, row.to), pick(newParties, row.to)]
+	const gone = missing(row.from, a0, a1) ?? missing(row.to, b0, b1)
+	if (gone !== undefined) return gone
+	const say = (side: Side, from: Party | undefined, to: Party | undefined) => {
+		const [a, b] = [from?.members[0], to?.members[0]]
+		return [
+			...told(side.reach, 'egress', a, b === undefined ? undefined : otherOf(side.reach, b)),
+			...told(side.reach, 'ingress', b, a === undefined ? { class: 0 } : otherOf(side.reach, a)),
+		]
+	}
+	const changed = changedOf(say(before, a0, b0), say(after, a1, b1))
+	if (row.from.kind === 'ingress-controller' && changed.length === 0) return row.because
+	return unique(changed.length > 0 ? changed : labelsChanged(before, after, [a0, b0], [a1, b1]))
+}
+
+/** The workload itself, where it is only in one of the two. */
+function missing(end: RowEnd, was: Party | undefined, is: Party | undefined): readonly Origin[] | undefined {
+	if (end.kind !== 'workload' || (was !== undefined && is !== undefined)) return undefined
+	return [(is ?? was)!.origin]
+}
+
+function whyOutsideChanged(
+	before: Side,
+	after: Side,
+	direction: Direction,
+	was: Party | undefined,
+	is: Party | undefined,
+	ranges: readonly Interval[],
+): readonly Origin[] {
+	if (was === undefined || is === undefined) return [(is ?? was)!.origin]
+	const { family, first } = ranges[0]!
+	const changed = changedOf(
+		told(before.reach, direction, was.members[0], { piece: before.reach.space.pieceOf(family, first) }),
+		told(after.reach, direction, is.members[0], { piece: after.reach.space.pieceOf(family, first) }),
+	)
+	return unique(changed.length > 0 ? changed : labelsChanged(before, after, [was], [is]))
+}
+
+/** The same rules, and another answer: then labels or ports of pods, or labels of a namespace are other than they were. */
+function labelsChanged(
+	before: Side,
+	after: Side,
+	was: readonly (Party | undefined)[],
+	is: readonly (Party | undefined)[],
+): readonly Origin[] {
+	const origins: Origin[] = []
+	for (const [i, now] of is.entries()) {
+		const then = was[i]
+		if (now === undefined || then === undefined) continue
+		const shape = (p: Party) =>
+			JSON.stringify([p.sample.labels, p.sample.ports.map(({ name, port, protocol }) => [name, port, protocol])])
+		const hash = (text: string) => text.replaceAll(/"(pod-template-hash|controller-revision-hash)":"[^"]*",?/g, '')
+		if (hash(shape(now)) !== hash(shape(then))) origins.push(now.origin)
+		const labels = (side: Side) => side.model.namespaces.get(now.namespace)
+		if (JSON.stringify(labels(before)?.labels) !== JSON.stringify(labels(after)?.labels)) {
+			const origin = labels(after)?.origin ?? labels(before)?.origin
+			if (origin !== undefined) origins.push(origin)
+		}
+	}
+	return origins
+}
+
+/** `3 connections added, 1 removed, 2 changed`. */
+export function summaryText(list: readonly Difference[]): string {
+	if (list.length === 0) return 'No connection changes'
+	const parts = (['added', 'removed', 'changed'] as const).flatMap((change) => {
+		const count = list.filter((d) => d.change === change).length
+		return count === 0 ? [] : [`${count} ${change}`]
+	})
+	return `Connections: ${parts.join(', ')}`
+}
+
+export function differenceCells(d: Difference): readonly string[] {
+	const before = d.before.length === 0 ? '-' : connectionsText(d.before)
+	const after = d.after.length === 0 ? '-' : connectionsText(d.after)
+	return [d.change, endName(d.from), endName(d.to), before, after, d.because.map(originText).join('; ')]
+}
