@@ -139,7 +139,12 @@ const endpoint = fc
 		hints: e.zone === null ? undefined : hintsOf(e.zone, e.near ? `node-${e.node}` : undefined),
 	}))
 
-function addressOf(e: { node: number; pod: number; namespace: string; onNode: boolean }, family: 4 | 6): string {
+function addressOf(
+	e: { node: number; pod: number; namespace: string; named: boolean; onNode: boolean },
+	family: 4 | 6,
+): string {
+	// Outside of the cluster.
+	if (e.pod === 5 && !e.named) return family === 4 ? '203.0.113.50' : '2001:db8:2::50'
 	if (e.onNode) return family === 4 ? `172.18.0.${e.node + 1}` : `fd00:172::${e.node + 1}`
 	return podIp(e.node, e.pod + (e.namespace === 'shop' ? 50 : 0), family)
 }
