@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import type { ProbeResult } from '../../src/agent/protocol.ts'
+import type { ProbeRequest, ProbeResult } from '../../src/agent/protocol.ts'
 import type { Ip } from '../../src/base/ip.ts'
 import { services } from '../../src/kube/kinds.ts'
 import type { ServiceSpec } from '../../src/kube/objects/core.ts'
@@ -27,7 +27,7 @@ export const asOutside = { outside: true } as const
 export async function ask(
 	lab: TestLab,
 	to: string,
-	options: { port?: number; udp?: boolean; from?: { readonly outside: true } | { readonly node: string } } = {},
+	options: { port?: number; udp?: boolean; from?: ProbeRequest['from'] } = {},
 ): Promise<{ readonly outcome: ProbeResult['outcome']; readonly answer?: Answer }> {
 	const { port = 80, udp = false, from = asOutside } = options
 	const said = udp ? 'hello\n' : `GET / HTTP/1.1\r\nHost: ${to}\r\nConnection: close\r\n\r\n`
