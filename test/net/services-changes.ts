@@ -8,7 +8,7 @@ import type { Ip } from '../../src/base/ip.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import type { NetworkModel, Service } from '../../src/model/network.ts'
 import type { Case } from './services-cases.ts'
-import { clusterModel, externalIp, type Family, ipOf, type Place } from './services-cluster.ts'
+import { clusterModel, externalIp, type Family, ipOf, type Place, podNames } from './services-cluster.ts'
 import {
 	at,
 	clusterIp,
@@ -493,22 +493,23 @@ interface Churn {
 	change(round: number): Promise<void>
 }
 
-/** Services that nobody asks, and ten that are watched: each has a port of its own, on either or both pods. */
+/** Services that nobody asks, and ten that are watched: each has a port of its own on all pods. */
 function createChurn(world: World, bystanders: number): Churn {
 	const watched = 10
 	const perRound = 50
 	const port = (k: number) => 8500 + k
-	for (let k = 0; k < watched; k++) for (const place of ['p1b', 'p2b'] as const) world.serve(place, port(k))
-	const variants = [['p1b'], ['p2b'], ['p1b', 'p2b']] as const
+	// From each to the next the number of endpoints changes, and who they are.
+	const variants = [['p1b'], ['p2a', 'p2b'], ['p1a', 'p1b', 'p2a'], ['p2b']] as const
+	for (let k = 0; k < watched; k++) for (const place of podNames) world.serve(place, port(k))
+	const placesOf = (variant: number) => variants[variant % variants.length] ?? variants[0]
 	const make = (k: number, variant: number) =>
 		service({
 			name: `watched-${k}`,
 			n: 200 + k,
-			endpoints: (variants[variant % 3] ?? variants[0]).map((at) => ({ at, port: port(k) })),
+			endpoints: placesOf(variant).map((at) => ({ at, port: port(k) })),
 		})
 	const history: ReadonlySet<string>[][] = []
-	const note = (k: number, variant: number) =>
-		new Set((variants[variant % 3] ?? variants[0]).map((place) => `${place}:${port(k)}`))
+	const note = (k: number, variant: number) => new Set(placesOf(variant).map((place) => `${place}:${port(k)}`))
 	history.push(Array.from({ length: watched }, (_, k) => note(k, 0)))
 	let inForce = 0
 	let model = clusterModel([
