@@ -23,6 +23,8 @@ const reasons: Readonly<Record<string, string | undefined>> = {
 	'an established connection outlives its endpoint, its Service and the next one of the address': server,
 	'UDP: a client whose endpoint left keeps it without the flush, and moves with it': server,
 	'10,000 Services change while requests flow: no wrong endpoint': slow,
+	'leaves marks and tables of others alone':
+		'kube-proxy marks what is to be masqueraded with bit 0x4000 of the packet mark (the other bits stay)',
 	'a restart loses no connection, neither old nor new': slow,
 }
 
