@@ -533,8 +533,9 @@ function createChurn(world: World, bystanders: number): Churn {
 					draft.set(s.key, s)
 				}
 				for (let k = round % 2; k < watched; k += 2) {
-					const s = make(k, round + k)
-					sets[k] = note(k, round + k)
+					const variant = (round >> 1) + k
+					const s = make(k, variant)
+					sets[k] = note(k, variant)
 					draft.set(s.key, s)
 				}
 			})
