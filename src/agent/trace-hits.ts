@@ -26,18 +26,25 @@ export function hitsOfTrace(
 ): ReadonlyMap<string, NftHit> {
 	const hits = new Map<string, NftHit>()
 	for (const visit of visitsOf(program, messages, deviceOf)) {
-		let outcomes: NftOutcome[]
-		try {
-			outcomes = evaluateProgram(program, visit.packet, visit.hook)
-		} catch (e) {
-			if (e instanceof NotEvaluable) continue
-			throw e
-		}
 		const traced = visit.rules.join()
-		const same = outcomes.find((o) => o.rules.map(hitKey).join() === traced && happened(o.packet))
+		const same = outcomesOf(program, visit).find((o) => o.rules.map(hitKey).join() === traced && happened(o.packet))
 		for (const hit of same?.rules ?? []) hits.set(hitKey(hit), hit)
 	}
 	return hits
+}
+
+/** Whether the sender's address is the node's own is not in a trace: what was met tells which of both it was. */
+function outcomesOf(program: NftProgram, { packet, hook }: Visit): NftOutcome[] {
+	return (['local', 'unicast'] as const).flatMap((type) => {
+		try {
+			return evaluateProgram(program, packet, hook, {
+				addressType: (ip) => (ip === packet.source ? type : undefined),
+			})
+		} catch (e) {
+			if (e instanceof NotEvaluable) return []
+			throw e
+		}
+	})
 }
 
 export function hitKey(at: Pick<NftHit, 'family' | 'table' | 'chain' | 'handle'>): string {

@@ -63,7 +63,7 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 				agent: cluster.agent,
 				probe: options.probe,
 				timeout,
-				policyEnforced: false,
+				policyEnforced: !('absent' in cluster.agent),
 			}
 		}
 	} finally {

@@ -212,7 +212,7 @@ function headline(input: {
 	if (disagreement !== undefined)
 		return `${fate}; the witnesses disagree at ${disagreement.stage}: ${disagreement.text}`
 	if (unenforced?.should !== undefined && verdict === 'delivered') {
-		return `${fate}; NetworkPolicy denies it (${unenforced.stage}), which this data plane does not enforce yet`
+		return `${fate}; NetworkPolicy denies it (${unenforced.stage}), which is not enforced here`
 	}
 	const names = input.heard
 	if (names.length < 2) return names.length === 1 ? `${fate} (${names[0]})` : fate

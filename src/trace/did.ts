@@ -2,6 +2,7 @@
 
 import type { ConntrackEntry, ProbeResult, Sighting } from '../agent/protocol.ts'
 import type { Ip } from '../base/ip.ts'
+import { directionOf, tableName as policyTable } from '../dataplane/policy/layout.ts'
 import { findFrontend } from '../model/frontends.ts'
 import { balancedAt, isReachable } from '../model/load-balancer.ts'
 import type { NetworkModel } from '../model/network.ts'
@@ -32,7 +33,11 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const rules = probe.rules.filter(
 		(r, i) => probe.rules.findIndex((o) => o.node === r.node && o.chain === r.chain && o.handle === r.handle) === i,
 	)
-	const translating = rules.filter((r) => r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text))
+	const policies = policyPoints(rules)
+	const denied = policies.some((p) => p.result === 'deny')
+	const translating = rules.filter(
+		(r) => r.table !== policyTable && (r.elements.length > 0 || /dnat|masquerade|snat|reject|drop/.test(r.text)),
+	)
 	// A refusal takes the entry away at once: then the packets tell where they went.
 	const went = probe.sightings.findLast((s) => !s.reply && s.destinationPort !== 0)
 	// Translated before there was a packet: the first one seen goes to the endpoint already.
@@ -59,7 +64,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 					`conntrack on ${e.node}: ${e.protocol}${e.state === undefined ? '' : ` ${e.state}`} ${e.original.source}:${e.original.sourcePort} → ${e.original.destination}:${e.original.destinationPort}, reply ${e.reply.source}:${e.reply.sourcePort} → ${e.reply.destination}:${e.reply.destinationPort}`,
 			),
 		})
-	} else if (isService && !connected && !lost) {
+	} else if (isService && !connected && !lost && !denied) {
 		points.push({
 			stage: 'service',
 			result: refused ? 'reject' : 'drop',
@@ -79,7 +84,8 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		unseen && endpoint !== undefined && entry !== undefined ? model.addresses.get(entry.reply.source) : undefined
 	const endNode = end?.kind === 'pod' ? model.pods.get(end.pod)?.node : undefined
 	if (endNode !== undefined && nodes.length > 0 && nodes.at(-1) !== endNode) nodes.push(endNode)
-	const ended = isService && endpoint === undefined && !lost && !connected
+	points.push(...policies)
+	const ended = isService && endpoint === undefined && !lost && !connected && !denied
 	if (!ended && nodes.length > 0) {
 		points.push({
 			stage: 'route',
@@ -95,7 +101,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const last = way.at(-1)?.pod
 	const source = flow.from.kind === 'pod' ? flow.from.pod : undefined
 	const arrived = probe.outcome === 'refused' && last !== undefined && (last !== source || way.length > 1)
-	if (!ended) {
+	if (!ended && !denied) {
 		const elapsed = formatMilliseconds(probe.elapsed)
 		const failure = `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${elapsed}`
 		points.push({
@@ -129,6 +135,17 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 		})
 	}
 	return { chance: 1, points, disposition: connected ? 'delivered' : probe.outcome, delivered: connected }
+}
+
+/** The rules of policies that the packet met: the last of each direction decided. */
+function policyPoints(rules: ProbeResult['rules']): Point[] {
+	return (['egress', 'ingress'] as const).flatMap((stage): Point[] => {
+		const rule = rules.findLast((r) => directionOf(r) === stage)
+		if (rule === undefined) return []
+		const dropped = rule.verdict === 'drop'
+		const text = dropped ? `dropped on ${rule.node}` : `passed on ${rule.node}`
+		return [{ stage, result: dropped ? 'deny' : 'allow', text, because: rule.because, rules: [rule], details: [] }]
+	})
 }
 
 /** Whether some node takes what is sent there for a Service: a ClusterIP, a node port, an address from outside. */

@@ -136,7 +136,7 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			d.result = step.verdict
 			d.text = `${step.verdict === 'allow' ? 'allowed' : 'denied'} ${step.direction === 'egress' ? 'out of' : 'into'} pod ${step.pod}`
 			d.because.push(...step.because)
-			d.details.push(...note.filter((line) => !line.startsWith('not enforced yet')))
+			d.details.push(...note.filter((line) => !line.startsWith('not enforced')))
 			d.enforced = step.enforced
 			return
 		}

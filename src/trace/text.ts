@@ -53,7 +53,7 @@ function stageText(number: number, row: Row, options: TextOptions): string[] {
 	const main = row.should ?? row.would ?? row.did
 	if (main === undefined) return []
 	const mark = row.agree ? '' : paint('yellow', '  ← they disagree')
-	const unenforced = isUnenforced(row) ? paint('yellow', '  (not enforced yet by this data plane)') : ''
+	const unenforced = isUnenforced(row) ? paint('yellow', '  (not enforced here)') : ''
 	const lines = [`${String(number).padStart(2)} ${paint('bold', row.stage.padEnd(8))} ${main.text}${unenforced}${mark}`]
 	// Where the rules say what the manifests say, and no rule had to be named for it, once is enough.
 	const same =

@@ -9,6 +9,7 @@ import type { Evaluated, RuleHit, ServiceProxyMode } from '../dataplane/dataplan
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
 import { evaluateBalancer, hasAddress, isUnrouted } from '../dataplane/loadbalancer/evaluate.ts'
 import { evaluate } from '../dataplane/nftables/evaluate.ts'
+import { directionOf } from '../dataplane/policy/layout.ts'
 import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
 import type { NftProgram } from '../linux/nft/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -29,6 +30,8 @@ interface Way {
 	readonly because: readonly Origin[]
 	readonly translating: readonly RuleHit[]
 	readonly filtering: readonly RuleHit[]
+	/** Rules of NetworkPolicies that let it pass. */
+	readonly allowing: readonly RuleHit[]
 	/** Address and port the destination was translated to. */
 	readonly translated?: { readonly ip: Ip; readonly port: number }
 	readonly sourceChanged?: { readonly before: Ip; readonly after: Ip }
@@ -199,7 +202,17 @@ function blank(flow: Flow, destination: Ip): Packet {
 }
 
 function emptyWay(node: NodeName, packet: Packet): Way {
-	return { packet, arrived: packet, chance: 1, nodes: [node], routes: [], because: [], translating: [], filtering: [] }
+	return {
+		packet,
+		arrived: packet,
+		chance: 1,
+		nodes: [node],
+		routes: [],
+		because: [],
+		translating: [],
+		filtering: [],
+		allowing: [],
+	}
 }
 
 function sourceOf(
@@ -282,6 +295,7 @@ function met(way: Way, outcomes: readonly Evaluated[]): readonly { readonly way:
 				packet: after,
 				chance: way.chance * outcome.chance,
 				translating: dnat || snat ? [...way.translating, ...outcome.rules] : way.translating,
+				allowing: [...way.allowing, ...outcome.rules.filter((r) => directionOf(r) !== undefined)],
 				filtering: outcome.verdict === 'accept' ? way.filtering : [...way.filtering, ...outcome.rules],
 				...(dnat ? { translated: { ip: after.destination, port: after.destinationPort } } : {}),
 				...(snat ? { sourceChanged: { before: before.source, after: after.source } } : {}),
@@ -395,6 +409,15 @@ function servicePoint(way: Way): readonly Point[] {
 	]
 }
 
+/** Where a policy let it pass, the rule that did. */
+function policyPoints({ allowing }: Way): readonly Point[] {
+	return (['egress', 'ingress'] as const).flatMap((stage): Point[] => {
+		const rule = allowing.findLast((r) => directionOf(r) === stage)
+		if (rule === undefined) return []
+		return [{ stage, result: 'allow', text: 'a rule lets it pass', because: rule.because, rules: [rule], details: [] }]
+	})
+}
+
 function routePoint(way: Way): Point {
 	return {
 		stage: 'route',
@@ -411,6 +434,7 @@ function delivered(input: WouldInput, way: Way, node: NodeName): Path {
 	const where = owner?.kind === 'pod' ? `to pod ${owner.pod}` : `to node ${node}`
 	const points: Point[] = [
 		...servicePoint(way),
+		...policyPoints(way),
 		routePoint(way),
 		{
 			stage: 'deliver',
@@ -427,6 +451,21 @@ function delivered(input: WouldInput, way: Way, node: NodeName): Path {
 /** A rule refused the packet: at the Service stage unless it was translated already. */
 function refused(input: WouldInput, way: Way, verdict: 'drop' | 'reject'): Path {
 	const rules = way.filtering
+	const last = rules.at(-1)
+	const direction = last === undefined ? undefined : directionOf(last)
+	if (last !== undefined && direction !== undefined) {
+		const denied: Point = {
+			stage: direction,
+			result: 'deny',
+			text: `dropped on ${way.nodes.at(-1)}`,
+			because: last.because,
+			// The rule that dropped it, and the one that led there.
+			rules: rules.slice(-2),
+			details: [],
+		}
+		const points = [...servicePoint(way), ...policyPoints(way).filter((p) => p.stage !== direction), denied]
+		return { chance: way.chance, points, disposition: `denied-${direction}`, delivered: false }
+	}
 	const owner = input.model.addresses.get(way.packet.destination)
 	const policy = way.translated !== undefined || owner?.kind === 'pod'
 	const point: Point = {
@@ -450,5 +489,10 @@ function ended(way: Way, stage: 'route', disposition: string, text: string): Pat
 		rules: [],
 		details: way.routes,
 	}
-	return { chance: way.chance, points: [...servicePoint(way), point], disposition, delivered: false }
+	return {
+		chance: way.chance,
+		points: [...servicePoint(way), ...policyPoints(way), point],
+		disposition,
+		delivered: false,
+	}
 }

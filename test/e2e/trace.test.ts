@@ -303,24 +303,28 @@ suite('trace in a lab', { skip }, () => {
 		assert.equal(report.verdict, 'not-delivered')
 	})
 
-	test('a policy denies in should, and it is said that it is not enforced yet', async () => {
+	test('a policy denies: the three witnesses, each with its reason', async () => {
 		await home.ask('apply', '-f', policies)
 		try {
-			const denied = await trace('deploy/web', 'db-0.db:5432', 0)
-			assert.equal(stage(denied, 'ingress').should?.result, 'deny')
-			assert.equal(stage(denied, 'ingress').should?.enforced, false)
-			assert.match(denied.headline, /^delivered; NetworkPolicy denies it.*does not enforce yet/)
-			assert.equal(denied.verdict, 'delivered')
-			const text = await home.podwire(['trace', '-n', 'shop', 'deploy/web', 'db-0.db:5432'])
-			assert.match(text.stdout, /denied into pod shop\/db-0 .*\(not enforced yet by this data plane\)/)
-			assert.match(text.stdout, /NetworkPolicy shop\/db-from-api-only/)
+			const denied = await trace('deploy/web', 'db-0.db:5432', 1, '--timeout', '500ms')
+			const ingress = stage(denied, 'ingress')
+			for (const witness of ['should', 'would', 'did'] as const) {
+				assert.equal(ingress[witness]?.result, 'deny', witness)
+				assert.match(JSON.stringify(ingress[witness]?.because), /shop\/db-from-api-only/, witness)
+			}
+			assert.equal(denied.disagreement, undefined, denied.headline)
+			assert.equal(denied.disposition, 'denied-ingress')
+			assert.match(denied.headline, /^not delivered: denied-ingress: should, would and did agree/)
+			const text = await home.podwire(['trace', '-n', 'shop', '--timeout', '500ms', 'deploy/web', 'db-0.db:5432'])
+			assert.match(text.stdout, /denied into pod shop\/db-0/)
+			assert.doesNotMatch(text.stdout, /not enforced/)
 			assert.match(text.stdout, /podSelector wants app=api, has app=web/)
 			const allowed = await trace('deploy/api', 'db-0.db:5432', 0)
-			assert.equal(stage(allowed, 'ingress').should?.result, 'allow')
-			assert.equal(
-				stage(allowed, 'ingress').should?.because.some((o) => o.kind === 'NetworkPolicy'),
-				true,
-			)
+			for (const witness of ['should', 'would', 'did'] as const) {
+				assert.equal(stage(allowed, 'ingress')[witness]?.result, 'allow', witness)
+				assert.match(JSON.stringify(stage(allowed, 'ingress')[witness]?.because), /shop\/db-from-api-only/, witness)
+			}
+			assert.equal(allowed.disagreement, undefined, allowed.headline)
 		} finally {
 			await home.ask('delete', '-f', policies)
 		}

@@ -29,6 +29,12 @@ export const names = {
 	self: 'self',
 } as const satisfies Record<Direction | 'self', string>
 
+/** Which direction's policies a chain of ours asks; undefined for other chains. */
+export function directionOf(at: { readonly table: string; readonly chain: string }): Direction | undefined {
+	if (at.table !== tableName) return undefined
+	return at.chain.startsWith('ingress-') ? 'ingress' : at.chain.startsWith('egress-') ? 'egress' : undefined
+}
+
 export type Family = 'ip' | 'ip6'
 export const families: readonly Family[] = ['ip', 'ip6']
 

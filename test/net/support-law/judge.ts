@@ -54,7 +54,7 @@ export async function judge(agent: NodeAgentApi, snapshot: Snapshot, flow: Flow)
 		agent: listening,
 		probe: true,
 		timeout: mayBeSilent(model, flow) ? shortTimeout : longTimeout,
-		policyEnforced: false,
+		policyEnforced: true,
 	})
 	const complaints: string[] = []
 	const name = pointAt(pathsOf(report.did)[0], 'name')?.result
