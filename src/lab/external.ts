@@ -47,8 +47,6 @@ export interface External {
 	read(): Promise<BalancerPrograms>
 	/** Undoes what somebody else changed; how many changes that took. */
 	repair(): Promise<number>
-	/** Why the node gets nothing for the Service, as the last probes say; undefined: it passes, or was not asked yet. */
-	sick(service: ObjectKey, node: NodeName): string | undefined
 	stop(): Promise<void>
 }
 
@@ -101,17 +99,11 @@ export function createExternal(options: {
 		}
 	})
 
-	/** Beliefs about a check that is not made any more are forgotten with it. */
-	function isHealthy(service: ObjectKey, node: NodeName): boolean {
-		return whySick(service, node) === undefined
-	}
-	function whySick(key: ObjectKey, node: NodeName): string | undefined {
+	/** As the last probes say; what was not asked yet passes. */
+	function isHealthy(key: ObjectKey, node: NodeName): boolean {
 		const local = model?.services.get(key)?.healthCheckNodePort !== undefined
-		for (const id of local ? [node, `${node} ${key}`] : [node]) {
-			const belief = beliefs.get(id)
-			if (belief?.healthy === false) return belief.why ?? 'unhealthy'
-		}
-		return undefined
+		const ids = local ? [node, `${node} ${key}`] : [node]
+		return ids.every((id) => beliefs.get(id)?.healthy !== false)
 	}
 
 	async function bring(): Promise<void> {
@@ -291,7 +283,6 @@ export function createExternal(options: {
 			return { nftables: await plane.read(), announced, interfaces, addresses: underlay.ips }
 		},
 		repair: () => repair(),
-		sick: whySick,
 		async stop() {
 			stopped = true
 			for (const cancel of cancels) cancel()
