@@ -23,6 +23,8 @@ function differs({ model, node, packet, found, admitted }: Asked): 'drop' | 'rej
 	if (found === undefined) return isTaken(destination) && !node.addresses.includes(destination) ? 'reject' : undefined
 	if (found.kind === 'unknown-port') return undefined
 	const { service, port, frontend } = found
+	// An endpoint whose address a Service claims as external is cut off: the node takes its packets.
+	if (port.endpoints.some((e) => isTaken(e.ip))) return 'skip'
 	const client = { node: node.name, ...(node.zone === undefined ? {} : { zone: node.zone }) }
 	// Source ranges are looked at on the way in.
 	if (own && !admitted) return 'skip'
