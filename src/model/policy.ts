@@ -43,6 +43,8 @@ export interface Decision {
 	readonly verdict: 'allow' | 'deny'
 	/** Allow: the policy and the rule, or the default that allows. Deny: every policy that selects the pod. */
 	readonly because: readonly Origin[]
+	/** It is allowed only because every policy that denies it is on trial: the annotations that say so are in `because`. */
+	readonly audited?: true
 	/** Every policy that isolates the pod in this direction, by key, with what became of each rule. */
 	readonly trials: readonly PolicyTrial[]
 }
@@ -94,6 +96,9 @@ export function decide(
 		const rule = rules.find((r) => r.failed === undefined)?.rule
 		if (rule !== undefined) return { verdict: 'allow', because: [policy.origin, rule.origin], trials }
 	}
+	// A policy that is in force denies by itself; one on trial does not, whatever it says.
+	const trial = trials.flatMap(({ policy }) => policy.audit ?? [])
+	if (trial.length === trials.length) return { verdict: 'allow', audited: true, because: trial, trials }
 	return { verdict: 'deny', because: trials.map((t) => t.policy.origin), trials }
 }
 

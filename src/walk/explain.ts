@@ -11,9 +11,9 @@ export interface Translated {
 	readonly to: number
 }
 
-/** One line for each policy without rules and each rule that failed; empty where the connection is allowed. */
+/** One line for each policy without rules and each rule that failed; empty where the connection is allowed by one. */
 export function explainDenial(decision: Decision, direction: Direction, translated?: Translated): readonly string[] {
-	if (decision.verdict === 'allow') return []
+	if (decision.verdict === 'allow' && decision.audited !== true) return []
 	return decision.trials.flatMap(({ policy, rules }) =>
 		rules.length === 0
 			? [`${originText(policy.origin)} has no ${direction} rule: it denies all`]

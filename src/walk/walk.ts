@@ -360,7 +360,8 @@ function policy(
 	const decision = decide(w.model, { direction, pod, peer, protocol: packet.protocol, port: packet.destinationPort })
 	const reasons = explainDenial(decision, direction, { from: arrived.destinationPort, to: packet.destinationPort })
 	const denied = decision.verdict === 'deny'
-	const texts = denied && !enforced ? ['not enforced yet by this data plane', ...reasons] : reasons
+	const audited = decision.audited === true ? ['it would be denied, were the policies not on trial'] : []
+	const texts = [...(denied && !enforced ? ['not enforced yet by this data plane'] : audited), ...reasons]
 	const next = stepAt(way, place, {
 		step: 'policy',
 		direction,

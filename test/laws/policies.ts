@@ -89,19 +89,24 @@ const policy = fc
 		ingress: fc.option(rules('from')),
 		egress: fc.option(rules('to')),
 		gone: mostly(10),
+		audit: mostly(15),
 	})
 	.map(({ gone, ...p }): Edit => {
 		const object = clean({
 			apiVersion: 'networking.k8s.io/v1',
 			kind: 'NetworkPolicy',
-			metadata: { name: `np${p.index}`, namespace: p.namespace },
+			metadata: {
+				name: `np${p.index}`,
+				namespace: p.namespace,
+				annotations: p.audit ? { 'podwire.dev/audit': 'true' } : undefined,
+			},
 			spec: {
 				podSelector: p.podSelector,
 				policyTypes: p.types,
 				ingress: p.ingress ?? undefined,
 				egress: p.egress ?? undefined,
 			},
-		}) as KubeObject
+		}) as unknown as KubeObject
 		return gone ? { delete: { kind: 'NetworkPolicy', key: keyOf(object) } } : { set: object }
 	})
 

@@ -28,7 +28,7 @@ const questions: readonly (readonly [Protocol, number])[] = [
 ]
 
 test('walk = evaluated policy programs', () => {
-	const seen = { 'denied-egress': 0, 'denied-ingress': 0, allowed: 0 }
+	const seen = { 'denied-egress': 0, 'denied-ingress': 0, allowed: 0, audited: 0 }
 	fc.assert(
 		fc.property(policyEdits, (list) => {
 			const { model, program, planes } = compiledStepByStep(list)
@@ -54,6 +54,7 @@ test('walk = evaluated policy programs', () => {
 						}
 						assert.equal(would(model, program, planes, from, packet), expected, `${JSON.stringify(flow)} ${from.ip}`)
 						seen[expected as keyof typeof seen]++
+						if (JSON.stringify(steps).includes('podwire.dev/audit')) seen.audited++
 					}
 				}
 			}

@@ -1,16 +1,18 @@
 // NetworkPolicies of the model: defaults filled in, peers and ports as predicates, an origin for each rule.
 
 import { type Cidr, tryParseCidr } from '../../base/ip.ts'
-import { emptyTable, type Table } from '../../base/table.ts'
+import { diffTables, emptyTable, type Table } from '../../base/table.ts'
 import type * as meta from '../../kube/objects/meta.ts'
-import { namespacedKey, type ObjectKey } from '../../kube/objects/meta.ts'
+import { type KubeObject, namespacedKey, type ObjectKey } from '../../kube/objects/meta.ts'
 import type {
 	NetworkPolicy,
 	NetworkPolicyEgressRule,
 	NetworkPolicyIngressRule,
 	NetworkPolicyPeer,
 } from '../../kube/objects/networking.ts'
+import { auditAnnotation } from '../labels.ts'
 import type { LabelSelector, Policy, PolicyPeer, PolicyRule } from '../network.ts'
+import type { Origin } from '../origin.ts'
 import { nothing } from '../selector.ts'
 import { share } from '../share.ts'
 import { type ClusterState, originOf } from '../state.ts'
@@ -19,7 +21,13 @@ import { type BuildInput, changedKeys } from './input.ts'
 export function buildPolicies(input: BuildInput): Table<ObjectKey, Policy> {
 	const before = input.last?.parts.policies ?? emptyTable<ObjectKey, Policy>()
 	return before.mutate((draft) => {
-		for (const key of changedKeys(input, 'NetworkPolicy', 'networkPolicies')) {
+		const changed = changedKeys(input, 'NetworkPolicy', 'networkPolicies')
+		const namespaces = changedTrials(input)
+		if (namespaces.size > 0) {
+			for (const [key, policy] of input.state.networkPolicies)
+				if (namespaces.has(policy.metadata.namespace ?? '')) changed.add(key)
+		}
+		for (const key of changed) {
 			const object = input.state.networkPolicies.get(key)
 			if (object === undefined) draft.delete(key)
 			else draft.set(key, share(draft.get(key), readPolicy(input.state, object)))
@@ -27,11 +35,31 @@ export function buildPolicies(input: BuildInput): Table<ObjectKey, Policy> {
 	})
 }
 
+/** Namespaces whose policies are put on trial as a whole, or no longer are. */
+function changedTrials({ state, last }: BuildInput): ReadonlySet<string> {
+	const changed = new Set<string>()
+	diffTables(last?.state.namespaces ?? emptyTable<string, KubeObject>(), state.namespaces, (name, a, b) => {
+		if (isOnTrial(a) !== isOnTrial(b)) changed.add(name)
+	})
+	return changed
+}
+
+function isOnTrial(object: KubeObject | undefined): boolean {
+	return object?.metadata.annotations?.[auditAnnotation] === 'true'
+}
+
+function trialOf(state: ClusterState, object: NetworkPolicy, key: ObjectKey, namespace: string): Origin | undefined {
+	const field = `metadata.annotations.${auditAnnotation}`
+	if (isOnTrial(object)) return originOf(state, 'NetworkPolicy', key, field)
+	return isOnTrial(state.namespaces.get(namespace)) ? originOf(state, 'Namespace', namespace, field) : undefined
+}
+
 /** policyTypes absent: Ingress always, Egress where there is an egress rule (API: NetworkPolicySpec). */
 function readPolicy(state: ClusterState, object: NetworkPolicy): Policy {
 	const namespace = object.metadata.namespace ?? ''
 	const key = namespacedKey(namespace, object.metadata.name)
 	const spec = object.spec ?? {}
+	const audit = trialOf(state, object, key, namespace)
 	const types = spec.policyTypes?.length
 		? spec.policyTypes
 		: (spec.egress?.length ?? 0) > 0
@@ -47,6 +75,7 @@ function readPolicy(state: ClusterState, object: NetworkPolicy): Policy {
 		subject: readSelector(spec.podSelector),
 		...(types.includes('Ingress') ? { ingress: rules('ingress', spec.ingress ?? []) } : {}),
 		...(types.includes('Egress') ? { egress: rules('egress', spec.egress ?? []) } : {}),
+		...(audit === undefined ? {} : { audit }),
 		origin: originOf(state, 'NetworkPolicy', key),
 	}
 }
