@@ -1,6 +1,6 @@
 // For the bench alone: opens connections one after the other, a byte there and a byte back, closed by reset so that no
 // TIME_WAIT piles up. `connect serve ADDRESS PORT` | `connect ask ADDRESS PORT SECONDS` prints connections a second
-// and the median in microseconds.
+// and the median in microseconds | `connect pair ADDRESS PORT ADDRESS PORT TIMES` prints both medians.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -58,11 +58,36 @@ static int ask(struct sockaddr_in *address, double length) {
 	return 0;
 }
 
+/* Two addresses in turn, so that whatever else the machine does meets both alike: the median of each, in microseconds. */
+static int pair(struct sockaddr_in to[2], int times) {
+	struct linger reset = {1, 0};
+	float *took[2] = {calloc(times, sizeof(float)), calloc(times, sizeof(float))};
+	for (int i = 0; i < 2 * times; i++) {
+		char byte = 'x';
+		double start = seconds();
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+		if (connect(fd, (void *)&to[i & 1], sizeof *to) || write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1)
+			return perror("pair"), 1;
+		close(fd);
+		took[i & 1][i / 2] = (seconds() - start) * 1e6;
+	}
+	for (int i = 0; i < 2; i++) qsort(took[i], times, sizeof(float), ascending);
+	printf("%.3f %.3f\n", took[0][times / 2], took[1][times / 2]);
+	return 0;
+}
+
 int main(int count, char **words) {
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	if (count < 4) return 2;
 	inet_pton(AF_INET, words[2], &address.sin_addr);
 	address.sin_port = htons(atoi(words[3]));
 	if (!strcmp(words[1], "serve")) return serve(&address);
+	if (!strcmp(words[1], "pair") && count > 6) {
+		struct sockaddr_in both[2] = {address, {.sin_family = AF_INET}};
+		inet_pton(AF_INET, words[4], &both[1].sin_addr);
+		both[1].sin_port = htons(atoi(words[5]));
+		return pair(both, atoi(words[6]));
+	}
 	return ask(&address, count > 4 ? atof(words[4]) : 1);
 }
