@@ -1,5 +1,6 @@
 // Options many commands share, and how their text is read.
 
+import { isLabIpFamily, type LabIpFamily, labIpFamilies } from '../lab/ip-family.ts'
 import { CommandError, exit } from './exit.ts'
 
 export interface CommonOptions {
@@ -32,6 +33,14 @@ export function readDuration(text: string | undefined, fallback: number): number
 	}
 	const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? 's'] ?? 1000
 	return value * unit
+}
+
+/** --ip-family, else PODWIRE_IP_FAMILY; undefined: neither says. */
+export function readIpFamily(option: string | undefined): LabIpFamily | undefined {
+	const text = option ?? process.env.PODWIRE_IP_FAMILY
+	if (text === undefined || text === '') return undefined
+	if (isLabIpFamily(text)) return text
+	throw new CommandError(exit.usage, `Unknown IP family ${JSON.stringify(text)}`, `use ${labIpFamilies.join(', ')}`)
 }
 
 /** A whole number within bounds. */

@@ -7,7 +7,7 @@ import type { ClusterConfig, ObjectSource } from '../model/state.ts'
 import { applyItems, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { ignoredText, loadManifests } from './manifests.ts'
-import type { ClusterOptions } from './options.ts'
+import { type ClusterOptions, readIpFamily } from './options.ts'
 import type { Progress } from './output.ts'
 
 export interface Cluster {
@@ -34,7 +34,9 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 	if (ignored !== undefined && options.quiet !== true) process.stderr.write(`podwire: ${ignored}\n`)
 	const { createPaperCluster } = await import('../lab/paper.ts')
 	progress.say('working the manifests out on paper')
-	const paper = await createPaperCluster({ nodes: 3 })
+	const { clusterConfigOf, defaultIpFamily } = await import('../lab/ip-family.ts')
+	const ipFamily = readIpFamily(undefined) ?? defaultIpFamily
+	const paper = await createPaperCluster({ nodes: 3, ipFamily })
 	const client = createKubeClient(paper.transport)
 	const refusals = await applyItems(client, loaded.items, () => {})
 	if (refusals.length > 0) {
@@ -44,6 +46,7 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 	await paper.settle()
 	return {
 		client,
+		config: clusterConfigOf(ipFamily),
 		sources: sourcesOf(loaded.items),
 		agent: { absent: 'manifests alone: no node to ask; podwire up brings the same network up' },
 		close: () => paper.close(),

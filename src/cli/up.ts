@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
-import { isLabIpFamily, type LabIpFamily, labIpFamilies } from '../lab/ip-family.ts'
+import type { LabIpFamily } from '../lab/ip-family.ts'
 import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
@@ -12,7 +12,7 @@ import { applyItems, claimItems, type Refusal, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { defaultName, givenName } from './lab.ts'
 import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
-import { type CommonOptions, readCount, readDuration } from './options.ts'
+import { type CommonOptions, readCount, readDuration, readIpFamily } from './options.ts'
 import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
 import { readServiceProxyChoice } from './proxy.ts'
 import { type Readiness, waitReady } from './ready.ts'
@@ -43,7 +43,7 @@ export async function up(options: UpOptions): Promise<number> {
 			? undefined
 			: readCount('--nodes', options.nodes, { min: 1, max: maxNodes, fallback: 3 })
 	const dataplane = readDataplane(options.dataplane)
-	const ipFamily = readIpFamily(options.ipFamily ?? process.env.PODWIRE_IP_FAMILY)
+	const ipFamily = readIpFamily(options.ipFamily)
 	const serviceProxy = options.serviceProxy === undefined ? undefined : readServiceProxyChoice(options.serviceProxy)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
@@ -120,12 +120,6 @@ async function ready(client: KubeClient, timeout: number, progress: Progress): P
 function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined {
 	if (text === undefined || text === 'kernel' || text === 'paper') return text
 	throw new CommandError(exit.usage, `Unknown data plane ${JSON.stringify(text)}`, 'use kernel or paper')
-}
-
-function readIpFamily(text: string | undefined): LabIpFamily | undefined {
-	if (text === undefined || text === '') return undefined
-	if (isLabIpFamily(text)) return text
-	throw new CommandError(exit.usage, `Unknown IP family ${JSON.stringify(text)}`, `use ${labIpFamilies.join(', ')}`)
 }
 
 async function loadConfig(path: string | undefined): Promise<LabConfig> {

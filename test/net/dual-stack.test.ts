@@ -294,6 +294,25 @@ suite('a dual-stack lab', options, () => {
 		}
 	})
 
+	test('a hostNetwork pod has the addresses of its node, in endpoints of both families', async () => {
+		const containers = [{ name: 'c', image: 'nginx', ports: [{ containerPort: 8123 }] }]
+		await lab.create(podObject('host', { nodeName: 'node-3', hostNetwork: true, containers }))
+		const { status } = await lab.pod('host')
+		assert.deepEqual(
+			status?.podIPs?.map(({ ip }) => ip),
+			[nodeIps(3)[4], nodeIps(3)[6]],
+		)
+		const made = await createService(lab, 'host', {
+			ipFamilyPolicy: 'RequireDualStack',
+			selector: { app: 'host' },
+			ports: [{ port: 80, targetPort: 8123 }],
+		})
+		for (const family of families) {
+			const found = await answersOf(lab, ofFamily(made.spec?.clusterIPs ?? [], family)!, client, { count: 1 })
+			assert.deepEqual(found, { pods: ['host'], clients: [ipOf('client', family)] })
+		}
+	})
+
 	test('a node that was stopped forwards both families again', async () => {
 		await lab.handle.client.stopNode('node-2')
 		for (const family of families) {
@@ -363,6 +382,12 @@ suite('a lab of IPv6 alone', options, () => {
 		const port = ports.spec?.ports?.[0]?.nodePort ?? 0
 		const masked = await answersOf(lab, nodeIps(2)[6], asOutside, { port })
 		assert.deepEqual(masked, { pods: ['web-1', 'web-2'], clients: [nodeIps(2)[6]] })
+		await createService(lab, 'lb', { ...six, type: 'LoadBalancer' })
+		const balancer = await lab.until(
+			async () => (await lab.client.get(services, 'default/lb')).status?.loadBalancer?.ingress?.[0]?.ip,
+		)
+		const balanced = await answersOf(lab, balancer, asOutside, { count: 20 })
+		assert.deepEqual(balanced, { pods: ['web-1', 'web-2'], clients: [nodeIps(1)[6], nodeIps(2)[6]] })
 		const probe = {
 			from: client,
 			to: 'fd00:10:96::1' as Ip,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ConfigMap, Secret, Service } from '../../kube/objects/core.ts'
 import type { Container, Pod } from '../../kube/objects/pod.ts'
-import { type EnvironmentInput, environmentOf, expand, resourceOf, serviceVariables } from './environment.ts'
+import { type EnvironmentInput, environmentOf, expand, fieldOf, resourceOf, serviceVariables } from './environment.ts'
 
 const service = (name: string, clusterIP: string): Service => ({
 	apiVersion: 'v1',
@@ -109,6 +109,14 @@ test('env with references, and what is missing', () => {
 	assert.equal(env.MEMORY, '64')
 	assert.ok(!('OPTIONAL' in env))
 	assert.deepEqual(missing, [{ text: "couldn't find key nope in configmap shop/settings" }])
+})
+
+test('the downward API of a pod of both families', () => {
+	const both = { pod, nodeIps: ['172.18.0.3', 'fd00:172:18::3'], podIps: ['10.244.1.5', 'fd00:10:244:1::5'] }
+	assert.deepEqual(
+		['status.hostIP', 'status.hostIPs', 'status.podIP', 'status.podIPs'].map((path) => fieldOf(path, both)),
+		['172.18.0.3', '172.18.0.3,fd00:172:18::3', '10.244.1.5', '10.244.1.5,fd00:10:244:1::5'],
+	)
 })
 
 test('enableServiceLinks false leaves only the API server, a missing map is named', () => {
