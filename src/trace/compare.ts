@@ -96,7 +96,8 @@ function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in Wi
 function forkOf({ should, would }: Chosen): Stage | undefined {
 	if (should === undefined || would === undefined || should.delivered === would.delivered) return undefined
 	const last = (should.delivered ? would : should).points.at(-1)
-	return last?.enforced === false ? undefined : last?.stage
+	// Rules are not asked for the way back.
+	return last?.enforced === false || last?.stage === 'reply' ? undefined : last?.stage
 }
 
 /** Witnesses that speak at a stage must say the same; a stage the data plane does not carry out yet is not compared. */

@@ -100,20 +100,25 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	// The pod's own kernel answered that nobody listens: the network has done its part.
 	const last = way.at(-1)?.pod
 	const source = flow.from.kind === 'pod' ? flow.from.pod : undefined
-	const arrived = probe.outcome === 'refused' && last !== undefined && (last !== source || way.length > 1)
+	const seenThere = last !== undefined && (last !== source || way.length > 1)
+	const arrived = probe.outcome === 'refused' && seenThere
+	// It got there, and whatever was answered did not come back.
+	const unanswered = probe.outcome === 'timeout' && seenThere
 	if (!ended && !denied) {
 		const elapsed = formatMilliseconds(probe.elapsed)
 		const failure = `${probe.outcome}${probe.errno === undefined ? '' : ` (${probe.errno})`} after ${elapsed}`
 		points.push({
 			stage: 'deliver',
-			result: connected || arrived ? 'delivered' : probe.outcome,
+			result: connected || arrived || unanswered ? 'delivered' : probe.outcome,
 			text: connected
 				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${elapsed}${answerText(probe)}`
 				: arrived
 					? `arrived at pod ${last}, and nothing listens there: ${failure}`
-					: failure,
+					: unanswered
+						? `arrived at pod ${last}, and no answer came in ${Math.round(probe.elapsed)} ms`
+						: failure,
 			because: [],
-			rules: endpoint !== undefined || arrived ? [] : translating,
+			rules: endpoint !== undefined || arrived || unanswered ? [] : translating,
 			details: probe.counters
 				.filter((c) => c.packets > 0)
 				.map((c) => `counter of ${c.rule.chain} handle ${c.rule.handle ?? '?'} on ${c.node}: +${c.packets}`),
@@ -132,6 +137,18 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 			rules: [],
 			details: back.map(sightingText),
 			summary: sightingsText(back),
+		})
+	}
+	// Whether a datagram is answered is the application's affair.
+	if (unanswered && flow.protocol === 'TCP') {
+		points.push({
+			stage: 'reply',
+			result: 'drop',
+			text: back.length === 0 ? 'no answer was seen on any interface' : `the answer was last seen at ${placeOf(back)}`,
+			because: [],
+			rules: [],
+			details: back.map(sightingText),
+			...(back.length === 0 ? {} : { summary: sightingsText(back) }),
 		})
 	}
 	return { chance: 1, points, disposition: connected ? 'delivered' : probe.outcome, delivered: connected }
@@ -210,6 +227,13 @@ function namePoint(answered: Answered): Point {
 				? []
 				: answered.queries.map((q) => `${q.name} ${q.answer} ${formatMilliseconds(q.milliseconds)}`),
 	}
+}
+
+function placeOf(sightings: readonly Sighting[]): string {
+	const last = sightings.at(-1)
+	return last?.pod !== undefined
+		? `pod ${last.pod} ${last.device}`
+		: `${last?.node ?? last?.place ?? '?'} ${last?.device}`
 }
 
 function nodesOf(sightings: readonly Sighting[]): readonly string[] {
