@@ -151,6 +151,41 @@ Exit codes: 0 no difference, 1 differences, 2 usage or input.`,
 	)
 	.action(run(async () => (await import('./diff.ts')).diff))
 
+const policy = program
+	.command('policy')
+	.description('NetworkPolicies: what is wrong with them, and those that are needed')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire policy lint -f manifests/
+  podwire policy lint -f manifests/ -o sarif > podwire.sarif
+  podwire policy generate -f manifests/ > policies.yaml
+  podwire policy generate -n shop --from-flows flows.jsonl`,
+	)
+asking(
+	policy.command('lint').description('find policies that do not mean what was meant'),
+	'txt, md, csv, json, yaml, sarif or junit',
+)
+	.option('--fail-on <severity>', 'exit 1 from error, warning (default) or info on, or never')
+	.addHelpText('after', '\nExit codes: 0 clean, 1 findings, 2 usage or input, 3 could not tell.')
+	.action(run(async () => (await import('./policy.ts')).lintPolicies))
+asking(policy.command('generate').description('policies that allow what is needed and nothing else'), 'yaml or json')
+	.option('--from-flows <file>', 'what was observed, one JSON object a line, instead of what the manifests say')
+	.option(
+		'--ingress-namespace <name>',
+		'where the controller that serves Ingress objects runs (default: any namespace)',
+	)
+	.addHelpText(
+		'after',
+		`
+What is needed is read from environment variables, arguments and ConfigMaps that name Services, from Ingress backends,
+from Services that answer outside, and from the cluster's DNS. The result is proved against it before the command ends.
+
+Exit codes: 0 exactly what is needed, 1 not (said on stderr), 2 usage or input, 3 could not tell.`,
+	)
+	.action(run(async () => (await import('./policy.ts')).generate))
+
 const node = program
 	.command('node')
 	.description('what befalls a node: stop, start, drain, cordon, uncordon')
