@@ -3,12 +3,16 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { createServer } from 'node:net'
 import { after, before, test } from 'node:test'
-import { networkPolicies } from '../../src/kube/kinds.ts'
+import { namespaces, networkPolicies, pods } from '../../src/kube/kinds.ts'
 import type { NetworkPolicySpec } from '../../src/kube/objects/networking.ts'
+import { signalProcess, waitForEnd } from '../../src/lab/process-identity.ts'
+import { type LabRecord, readRecord } from '../../src/lab/record.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { printProgram } from '../../src/linux/nft/print.ts'
 import { createTestLab, podObject, skip, type TestLab } from './lab.ts'
+import { startTraffic } from './policy-traffic.ts'
 
 let lab: TestLab
 const where = { skip, concurrency: false }
@@ -92,4 +96,237 @@ test('default deny: nobody but the node and the pod itself; answers come back', 
 	for (const [who, netns] of Object.entries(clients)) assert.equal(reaches(netns, web, 3), true, `${who}, after`)
 	const { nftables } = await lab.handle.client.agent.read('node-1')
 	assert.equal(nftables.tables.get('ip podwire-policy'), undefined, 'nothing is left')
+})
+
+test('egress: cut off from Services, the node and everybody; what is allowed is not', where, async () => {
+	await lab.create({
+		apiVersion: 'v1',
+		kind: 'Service',
+		metadata: { name: 'web', namespace: 'default' },
+		spec: { selector: { app: 'web' }, clusterIP: '10.96.7.8', ports: [{ port: 80 }] },
+	})
+	const near = await podNs('near')
+	const [web, far] = [await ipOf('web'), await ipOf('far')]
+	const node = inNetnsAt(nodeNs('node-1'), () => createServer().listen(7777, '0.0.0.0'))
+	await lab.until(async () => (reaches(near, 'http://10.96.7.8/') ? true : undefined))
+	try {
+		const targets = {
+			web: `http://${web}/`,
+			far: `http://${far}/`,
+			'its node': 'http://172.18.0.2:7777/',
+			'the other node': 'http://172.18.0.3:1/',
+			'the Service of web': 'http://10.96.7.8/',
+		}
+		const says = (expected: readonly string[], when: string, seconds?: number) => {
+			for (const [who, url] of Object.entries(targets))
+				assert.equal(reaches(near, url, seconds), expected.includes(who), `${who}, ${when}`)
+		}
+		says(Object.keys(targets), 'before', 3)
+		await policy('mute', { podSelector: { matchLabels: { app: 'near' } }, policyTypes: ['Egress'] })
+		says([], 'under deny')
+		assert.equal(reaches(await podNs('far'), `http://${await ipOf('near')}/`, 3), true, 'what it is asked it answers')
+		await policy('some', {
+			podSelector: { matchLabels: { app: 'near' } },
+			policyTypes: ['Egress'],
+			egress: [
+				{ to: [{ ipBlock: { cidr: '10.244.0.0/16', except: [`${web}/32`] } }] },
+				{ to: [{ ipBlock: { cidr: '172.18.0.2/32' } }], ports: [{ port: 7000, endPort: 8000 }] },
+				// A Service's address is no longer on the packet when policies are asked.
+				{ to: [{ ipBlock: { cidr: '10.96.0.0/16' } }] },
+			],
+		})
+		says(['far', 'its node'], 'some allowed')
+		await withdraw('mute', 'some')
+		says(Object.keys(targets), 'after', 3)
+	} finally {
+		node.close()
+	}
+})
+
+test('named ports are what they are on each pod; a Service is seen by its endpoints', where, async () => {
+	const named = (name: string, node: string, port: number) =>
+		podObject(
+			name,
+			{
+				nodeName: node,
+				terminationGracePeriodSeconds: 0,
+				containers: [
+					{ name: 'c', image: 'nginx', ports: [{ name: 'api', containerPort: port }, { containerPort: 9999 }] },
+				],
+			},
+			{ app: 'api' },
+		)
+	await lab.create(named('api-1', 'node-1', 8081))
+	await lab.create(named('api-2', 'node-2', 8082))
+	await lab.create({
+		apiVersion: 'v1',
+		kind: 'Service',
+		metadata: { name: 'api', namespace: 'default' },
+		spec: { selector: { app: 'api' }, clusterIP: '10.96.7.7', ports: [{ port: 80, targetPort: 'api' }] },
+	})
+	const ips = [await ipOf('api-1'), await ipOf('api-2')]
+	const near = await podNs('near')
+	await lab.until(async () => (reaches(near, 'http://10.96.7.7/') ? true : undefined))
+	const only = { podSelector: { matchLabels: { app: 'near' } }, policyTypes: ['Egress' as const] }
+	await policy('named', { ...only, egress: [{ to: [{ podSelector: {} }], ports: [{ port: 'api' }] }] })
+	const expect = (answers: readonly boolean[], when: string) => {
+		const urls = [`${ips[0]}:8081`, `${ips[0]}:8082`, `${ips[1]}:8082`, `${ips[1]}:8081`, `${ips[1]}:9999`]
+		for (const [i, url] of urls.entries()) assert.equal(reaches(near, `http://${url}/`), answers[i], `${url}, ${when}`)
+		for (let i = 0; i < 6; i++) assert.equal(reaches(near, 'http://10.96.7.7/'), answers[0], `the Service, ${when}`)
+	}
+	expect([true, false, true, false, false], 'out of one, by name')
+	await withdraw('named')
+	const into = { podSelector: { matchLabels: { app: 'api' } } }
+	await policy('named', { ...into, ingress: [{ ports: [{ port: 'api' }] }] }, { nodes: ['node-1', 'node-2'] })
+	expect([true, false, true, false, false], 'into both, by name')
+	await withdraw('named')
+	expect([true, true, true, true, true], 'after')
+	for (const name of ['api-1', 'api-2']) await lab.client.delete(pods, `default/${name}`)
+})
+
+test('labels decide at once: of pods and of namespaces', where, async () => {
+	const web = `http://${await ipOf('web')}/`
+	const far = await podNs('far')
+	const label = (what: 'pod' | 'namespace', labels: Record<string, string | null>) =>
+		what === 'pod'
+			? lab.client.patch(pods, 'default/far', { metadata: { labels } }, { type: 'merge' })
+			: lab.client.patch(namespaces, 'default', { metadata: { labels } }, { type: 'merge' })
+	await policy('labelled', {
+		podSelector: { matchLabels: { app: 'web' } },
+		ingress: [
+			{ from: [{ namespaceSelector: { matchLabels: { team: 'red' } }, podSelector: { matchLabels: { role: 'x' } } }] },
+		],
+	})
+	assert.equal(reaches(far, web), false, 'neither')
+	await label('pod', { role: 'x' })
+	assert.equal(reaches(far, web), false, 'the pod only')
+	await label('namespace', { team: 'red' })
+	await lab.until(async () => (reaches(far, web, 0.2) ? true : undefined))
+	await label('namespace', { team: null })
+	await lab.until(async () => (reaches(far, web, 0.2) ? undefined : true))
+	await label('namespace', { team: 'red' })
+	await lab.until(async () => (reaches(far, web, 0.2) ? true : undefined))
+	await label('pod', { role: null })
+	await lab.until(async () => (reaches(far, web, 0.2) ? undefined : true))
+	await label('namespace', { team: null })
+	await withdraw('labelled')
+})
+
+test('on trial nothing is dropped, and it is counted', where, async () => {
+	const web = `http://${await ipOf('web')}/`
+	const far = await podNs('far')
+	const deny = { podSelector: { matchLabels: { app: 'web' } }, policyTypes: ['Ingress' as const] }
+	await policy('trial', deny, { annotations: { 'podwire.dev/audit': 'true' } })
+	assert.equal(reaches(far, web, 3), true)
+	assert.match(
+		await tables('node-1'),
+		/counter packets [1-9]\d* bytes \d+ return comment "NetworkPolicy default\/trial"/,
+	)
+	await policy('real', deny)
+	assert.equal(reaches(far, web), false, 'one that is in force beside it')
+	await withdraw('real')
+	assert.equal(reaches(far, web, 3), true)
+	await lab.client.patch(
+		networkPolicies,
+		'default/trial',
+		{ metadata: { annotations: { 'podwire.dev/audit': null } } },
+		{ type: 'merge' },
+	)
+	await lab.until(async () => (reaches(far, web, 0.2) ? undefined : true))
+	await lab.client.patch(
+		namespaces,
+		'default',
+		{ metadata: { annotations: { 'podwire.dev/audit': 'true' } } },
+		{ type: 'merge' },
+	)
+	await lab.until(async () => (reaches(far, web, 0.2) ? true : undefined))
+	await lab.client.patch(
+		namespaces,
+		'default',
+		{ metadata: { annotations: { 'podwire.dev/audit': null } } },
+		{ type: 'merge' },
+	)
+	await lab.until(async () => (reaches(far, web, 0.2) ? undefined : true))
+	await withdraw('trial')
+})
+
+test('policies come, change and go under traffic: nothing opens, nothing allowed is cut', where, async () => {
+	const web = await ipOf('web')
+	const deny: NetworkPolicySpec = { podSelector: { matchLabels: { app: 'web' } }, policyTypes: ['Ingress'] }
+	const from = (...apps: string[]): NetworkPolicySpec => ({
+		podSelector: { matchLabels: { app: 'web' } },
+		ingress: [{ from: apps.map((app) => ({ podSelector: { matchLabels: { app } } })) }],
+	})
+	await policy('deny', deny)
+	await policy('near', from('near'))
+	const allowed = startTraffic(await podNs('near'), [[web, 80]])
+	const denied = startTraffic(await podNs('far'), [[web, 80]])
+	for (let i = 0; i < 12; i++) {
+		await policy(`other-${i}`, i % 2 === 0 ? deny : from('near', `nobody-${i}`))
+		await lab.client.patch(networkPolicies, 'default/near', { spec: { ...from('near', `n-${i}`) } }, { type: 'merge' })
+		await lab.create(podObject(`guest-${i}`, { nodeName: 'node-1', terminationGracePeriodSeconds: 0 }))
+		await lab.pod(`guest-${i}`)
+		if (i % 3 === 2) await withdraw(`other-${i}`, `other-${i - 1}`)
+		await lab.client.delete(pods, `default/guest-${i}`)
+	}
+	await withdraw('deny')
+	const [a, d] = [await allowed.stop(), await denied.stop()]
+	assert.equal(d.reached, 0, `denied ${JSON.stringify(d)}`)
+	assert.equal(a.failed, 0, `allowed ${JSON.stringify(a)}`)
+	assert.ok(a.reached > 300 && d.failed > 300, JSON.stringify([a, d]))
+	const left = (await lab.client.list(networkPolicies)).items.map((p) => p.metadata.name)
+	await withdraw(...left)
+})
+
+test('a pod is isolated from its first instant to its last', where, async () => {
+	await policy('late', { podSelector: { matchLabels: { app: 'late' } }, policyTypes: ['Ingress'] }, { nodes: [] })
+	// Addresses are given in turn: those after the newest pod's are the ones that come next.
+	const last = Number((await ipOf('web')).split('.')[3])
+	const targets = Array.from({ length: 60 }, (_, i) => [`10.244.0.${last + i + 1}`, 80] as const).filter(
+		async ([host]) => host !== (await ipOf('near')),
+	)
+	const near = await ipOf('near')
+	const traffic = startTraffic(
+		await podNs('far'),
+		targets.filter(([host]) => host !== near),
+		{ every: 1 },
+	)
+	const seen = new Set<string>()
+	for (let i = 0; i < 15; i++) {
+		await lab.create(podObject(`late-${i}`, { nodeName: 'node-1', terminationGracePeriodSeconds: 0 }, { app: 'late' }))
+		seen.add((await lab.pod(`late-${i}`)).status?.podIP ?? '')
+		await lab.client.delete(pods, `default/late-${i}`)
+	}
+	const tally = await traffic.stop()
+	assert.equal(tally.reached, 0, JSON.stringify(tally))
+	assert.ok(
+		[...seen].some((ip) => targets.some(([host]) => host === ip)),
+		`pods had ${[...seen]}`,
+	)
+	assert.ok((tally.errors.timeout ?? 0) > 10, `some came to a pod that is there: ${JSON.stringify(tally)}`)
+	await withdraw('late')
+})
+
+test('while nobody tends the node, and when somebody does again, what is denied stays denied', where, async () => {
+	const web = await ipOf('web')
+	await policy('deny', { podSelector: { matchLabels: { app: 'web' } }, policyTypes: ['Ingress'] })
+	await policy('near', {
+		podSelector: { matchLabels: { app: 'web' } },
+		ingress: [{ from: [{ podSelector: { matchLabels: { app: 'near' } } }] }],
+	})
+	const allowed = startTraffic(await podNs('near'), [[web, 80]])
+	const denied = startTraffic(await podNs('far'), [[web, 80]])
+	const daemon = (readRecord(lab.paths) as LabRecord).daemon!
+	await lab.until(async () => ((await allowed.tally()).reached > 20 ? true : undefined))
+	assert.ok(signalProcess(daemon, 'SIGKILL'))
+	assert.deepEqual(await waitForEnd([daemon], 5_000), [])
+	const atCrash = (await allowed.tally()).reached
+	await lab.until(async () => ((await allowed.tally()).reached > atCrash + 50 ? true : undefined))
+	await lab.up()
+	const atUp = (await allowed.tally()).reached
+	await lab.until(async () => ((await allowed.tally()).reached > atUp + 50 ? true : undefined))
+	const [a, d] = [await allowed.stop(), await denied.stop()]
+	assert.equal(d.reached, 0, `denied ${JSON.stringify(d)}`)
+	assert.equal(a.failed, 0, `allowed ${JSON.stringify(a)}`)
+	assert.match(await tables('node-1'), /NetworkPolicy default\/near/)
 })
