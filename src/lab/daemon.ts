@@ -184,7 +184,7 @@ export async function runDaemon(
 		if (kernel === undefined || proxy === undefined)
 			throw new Failure('Unsupported', 'There is no data plane to change: the lab is on paper')
 		if (cluster?.loop === undefined) throw new Failure('Unavailable', 'The lab is still starting')
-		const mode = await chooseServiceProxy(choice)
+		const mode = await chooseServiceProxy(choice, nodes.length)
 		if (mode === proxy.mode) return
 		keepServiceProxy(paths, proxy.mode, mode)
 		try {
@@ -220,7 +220,7 @@ export async function runDaemon(
 			events.progress(`making ${nodes.length} nodes and the network between them`)
 			try {
 				const kept = readServiceProxy(paths)
-				const mode = await chooseServiceProxy(options.serviceProxy ?? kept?.mode ?? defaultServiceProxy)
+				const mode = await chooseServiceProxy(options.serviceProxy ?? kept?.mode ?? defaultServiceProxy, nodes.length)
 				const unfinished = kept !== undefined && (kept.unfinished || kept.mode !== mode)
 				if (kept === undefined) keepServiceProxy(paths, mode)
 				else if (kept.mode !== mode) keepServiceProxy(paths, kept.mode, mode)

@@ -41,11 +41,22 @@ export function keepServiceProxy(paths: LabPaths, mode: ServiceProxyMode, changi
 	}
 }
 
-/** The mode a choice means on this machine. Throws Failure Unsupported with the reason. */
-export async function chooseServiceProxy(choice: ServiceProxyChoice): Promise<ServiceProxyMode> {
+/** The kernel takes 64 programs at one place of a control group, and each node of the lab attaches its own. */
+const mostNodesOfEbpf = 60
+/** Each node's programs cost every connection of the machine some 60 ns: beyond these eBPF gains nothing. */
+const fewNodes = 16
+
+/** The mode a choice means on this machine, for a lab of so many nodes. Throws Failure Unsupported with the reason. */
+export async function chooseServiceProxy(choice: ServiceProxyChoice, nodes: number): Promise<ServiceProxyMode> {
 	if (choice === 'auto') {
 		const ebpf = serviceProxies.ebpf
-		return ebpf !== undefined && (await ebpf.usable()) === undefined ? 'ebpf' : 'nftables'
+		return nodes <= fewNodes && ebpf !== undefined && (await ebpf.usable()) === undefined ? 'ebpf' : 'nftables'
+	}
+	if (choice === 'ebpf' && nodes > mostNodesOfEbpf) {
+		throw new Failure(
+			'Unsupported',
+			`Cannot use service proxy ebpf: a machine carries at most ${mostNodesOfEbpf} nodes with it, this lab has ${nodes}`,
+		)
 	}
 	const proxy = serviceProxies[choice]
 	const why = proxy === undefined ? 'it is not there' : await proxy.usable()

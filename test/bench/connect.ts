@@ -161,15 +161,6 @@ async function rows(variants: readonly Variant[], worlds: readonly World[], bina
 			ratio: against('beside', 'direct'),
 			bar: 'pays only conntrack (0.82 to 0.85 with any rules)',
 		}),
-		...(has('ebpf')
-			? [
-					row('connect by eBPF at the socket, 10,000 Services', '1/s', of('ebpf'), {
-						baseline: rate('direct'),
-						ratio: against('ebpf', 'direct'),
-						bar: '≥ 0.98 of a direct connect',
-					}),
-				]
-			: []),
 		...(['nft', 'legacy'] as const).filter(has).map((kind) =>
 			row(`the same against kube-proxy's layout by iptables-${kind}, last of 10,000 Services`, '1/s', of('many'), {
 				baseline: rate(kind),
