@@ -126,7 +126,13 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			exclusive(async () => {
 				// Who comes is isolated before it is wired, who goes until it is no more.
 				const leaving = leavingOf(guarded, want)
-				await bringPolicies(model, leaving.length === 0 ? want : withLeaving(want, leaving))
+				try {
+					await bringPolicies(model, leaving.length === 0 ? want : withLeaving(want, leaving))
+				} catch (e) {
+					// Nobody is wired whom no policy guards; those who are go on, and so do the Services.
+					await bringServices(model)
+					throw e
+				}
 				attachments = want
 				let failed: NodeFailure | undefined
 				try {
