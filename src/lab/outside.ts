@@ -1,7 +1,7 @@
 // Outside of the cluster: a namespace with one client on a network of its own, behind the underlay's router. It knows
 // nothing of the cluster but the way to the router, and the nodes know it by their default route.
 
-import { isFailure } from '../base/failure.ts'
+import { Failure, isFailure } from '../base/failure.ts'
 import { cidrLength } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
@@ -81,8 +81,16 @@ export function createOutside(
  * nothing is forwarded, RFC 4862 5.4), and no router's word is waited for or taken.
  */
 export function settleInterfaces(): void {
-	for (const name of ['accept_dad', 'accept_ra', 'router_solicitations']) {
-		writeSysctl(`net.ipv6.conf.default.${name}`, '0')
+	try {
+		for (const name of ['accept_dad', 'accept_ra', 'router_solicitations']) {
+			writeSysctl(`net.ipv6.conf.default.${name}`, '0')
+		}
+	} catch (e) {
+		if (!isFailure(e, 'ENOENT')) throw e
+		throw new Failure(
+			'Unsupported',
+			'Cannot use IPv6 in the lab: this kernel does not have it (--ip-family ipv4 works)',
+		)
 	}
 }
 

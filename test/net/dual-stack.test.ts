@@ -2,6 +2,7 @@
 // Service, from outside, answers that refuse, and the same after the lab was killed.
 
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { after, before, suite, test } from 'node:test'
 import type { ProbeRequest } from '../../src/agent/protocol.ts'
@@ -311,6 +312,26 @@ suite('a dual-stack lab', options, () => {
 			const found = await answersOf(lab, ofFamily(made.spec?.clusterIPs ?? [], family)!, client, { count: 1 })
 			assert.deepEqual(found, { pods: ['host'], clients: [ipOf('client', family)] })
 		}
+	})
+
+	test('what somebody else takes away of IPv6 is put back', async () => {
+		const { metadata } = await lab.client.get(pods, 'default/web-2')
+		const inside = (place: string, ...words: string[]) => {
+			const ran = spawnSync('nsenter', [`--net=${lab.paths.namespaces}/${place}`, ...words], { encoding: 'utf8' })
+			assert.equal(ran.status, 0, `${words.join(' ')}: ${ran.stderr}`)
+		}
+		const { spec } = await lab.client.get(services, 'default/both')
+		const service = ofFamily(spec?.clusterIPs ?? [], 6)!
+		await answersOf(lab, service, client, { count: 1 })
+		inside('node-2', 'ip', '-6', 'route', 'del', ipOf('web-2', 6))
+		inside('node-1', 'ip', '-6', 'route', 'del', 'fd00:10:244:1::/64')
+		inside('node-1', 'nft', 'delete table ip6 podwire')
+		inside(`pod-${metadata.uid}`, 'ip', '-6', 'route', 'del', 'default')
+		inside(`pod-${metadata.uid}`, 'ip', '-6', 'addr', 'flush', 'dev', 'eth0', 'scope', 'global')
+		assert.notEqual((await ask(lab, ipOf('web-2', 6), { from: client })).outcome, 'connected')
+		await lab.handle.client.repair()
+		assert.equal((await ask(lab, ipOf('web-2', 6), { from: client })).answer?.pod, 'web-2')
+		assert.notEqual((await ask(lab, service, { from: client })).answer, undefined)
 	})
 
 	test('a node that was stopped forwards both families again', async () => {
