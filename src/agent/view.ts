@@ -37,13 +37,16 @@ export interface ClusterView {
 	readonly state: ClusterState
 	/** Of the state now; built from the last one's difference. */
 	readonly model: NetworkModel
-	informer<T extends keyof ObjectTables>(table: T): Informer<ObjectOf<T>>
+	informer<T extends ViewTable>(table: T): Informer<ObjectOf<T>>
 	setSources(sources: Readonly<Record<string, ObjectSource>>): void
 	onChange(listener: () => void): void
 	/** Resolves when the view shows everything the API has now. */
 	caughtUp(): Promise<void>
 	stop(): void
 }
+
+/** Tables of built-in kinds, which every cluster has. */
+export type ViewTable = keyof typeof kindOf
 
 type ObjectOf<T extends keyof ObjectTables> =
 	ObjectTables[T] extends Iterable<readonly [string, infer O extends KubeObject]> ? O : never
@@ -84,7 +87,7 @@ const kindOf = {
 export function createClusterView(options: {
 	readonly client: KubeClient
 	readonly clock: Clock
-	readonly tables: readonly (keyof ObjectTables)[]
+	readonly tables: readonly ViewTable[]
 	readonly config?: Partial<ClusterConfig>
 	readonly onFailure?: (error: unknown) => void
 }): ClusterView {

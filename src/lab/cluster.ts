@@ -3,13 +3,12 @@
 
 import type { AttachmentStore } from '../agent/attachments.ts'
 import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } from '../agent/loop.ts'
-import { type ClusterView, createClusterView, dataplaneTables } from '../agent/view.ts'
+import { type ClusterView, createClusterView, dataplaneTables, type ViewTable } from '../agent/view.ts'
 import type { Clock } from '../base/clock.ts'
 import { tryParseCidr } from '../base/ip.ts'
 import { type AddressPool, type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { Transport } from '../kube/transport.ts'
-import type { ObjectTables } from '../model/state.ts'
 import { createAddons } from './addons.ts'
 import type { LabConfig } from './config.ts'
 import { clusterConfigOf, type LabIpFamily, networksOf } from './ip-family.ts'
@@ -41,7 +40,7 @@ export interface ClusterOptions {
 	readonly podFolder: string | undefined
 	/** Folder of the persistent volumes; undefined on paper. */
 	readonly volumeFolder: string | undefined
-	readonly tables?: readonly (keyof ObjectTables)[]
+	readonly tables?: readonly ViewTable[]
 	/**
 	 * Milliseconds without a renewed lease after which a node counts as not ready. Absent: nodes renew none and cannot
 	 * be stopped.

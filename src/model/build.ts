@@ -9,6 +9,7 @@ import { buildNamespaces, buildNodes } from './builders/nodes.ts'
 import { buildPods } from './builders/pods.ts'
 import { buildPolicies } from './builders/policies.ts'
 import { buildServices } from './builders/services.ts'
+import { buildTieredPolicies } from './builders/tiered-policies.ts'
 import type { Finding } from './finding.ts'
 import { check } from './findings/check.ts'
 import type { NetworkConfig, NetworkModel } from './network.ts'
@@ -42,11 +43,12 @@ export function build(
 	const { services, slicesByService } = buildServices(input)
 	const { pods, podsByOwner } = buildPods(input)
 	const policies = buildPolicies(input)
+	const tieredPolicies = buildTieredPolicies(input)
 	const { addresses, claims } = buildAddresses(input, { nodes, services, pods })
 
 	const { frontends, frontendClaims } = buildFrontends(input, { services, addresses })
 
-	const parts = { config, nodes, pods, services, addresses, frontends, policies, namespaces }
+	const parts = { config, nodes, pods, services, addresses, frontends, policies, tieredPolicies, namespaces }
 	const index = { slicesByService, podsByOwner, claims, frontendClaims }
 	let findings: readonly Finding[] | undefined
 	const model: NetworkModel = {

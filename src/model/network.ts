@@ -23,6 +23,8 @@ export interface NetworkModel {
 	 */
 	readonly frontends: Table<string, ObjectKey>
 	readonly policies: Table<ObjectKey, Policy>
+	/** Policies of the tiers before and behind NetworkPolicy, by `Kind name`. */
+	readonly tieredPolicies: Table<string, TieredPolicy>
 	readonly namespaces: Table<string, Namespace>
 	readonly findings: readonly Finding[]
 }
@@ -256,6 +258,47 @@ export interface PolicyPort {
 	readonly endPort?: number
 	readonly origin: Origin
 }
+
+/**
+ * policy.networking.k8s.io ClusterNetworkPolicy, AdminNetworkPolicy and BaselineAdminNetworkPolicy: rules in order that
+ * accept, deny or pass. Admin tier → NetworkPolicy (final for the pods it isolates) → Baseline tier → allowed.
+ */
+export interface TieredPolicy {
+	readonly kind: 'ClusterNetworkPolicy' | 'AdminNetworkPolicy' | 'BaselineAdminNetworkPolicy'
+	/** The name: all three are cluster-scoped. */
+	readonly key: ObjectKey
+	readonly tier: 'Admin' | 'Baseline'
+	/** Lower comes first; `inOrder` (policy.ts) breaks ties. A BaselineAdminNetworkPolicy, which has none, comes last. */
+	readonly priority: number
+	readonly subject: { readonly namespaces: LabelSelector; readonly pods?: LabelSelector }
+	readonly ingress: readonly TieredRule[]
+	readonly egress: readonly TieredRule[]
+	/** What of it cannot be read outside of rules: it is not as its author wants it. */
+	readonly unreadable?: readonly Origin[]
+	readonly origin: Origin
+}
+
+export interface TieredRule {
+	readonly action: 'Accept' | 'Deny' | 'Pass'
+	/** What the author calls it. */
+	readonly name?: string
+	/** Peers of kind `pods` always have `namespaces`. Empty: matches nobody. */
+	readonly peers: readonly TieredPeer[]
+	/** Empty: any port and protocol. A name stands there once for each protocol. */
+	readonly ports: readonly PolicyPort[]
+	/**
+	 * A field that no version we know has, or none where one must be: the rule fails closed. An Accept then has no peers;
+	 * a Deny or Pass is a Deny of every address and port.
+	 */
+	readonly unreadable?: readonly Origin[]
+	readonly origin: Origin
+}
+
+/** `domains` matches no address by itself: who answers the cluster's names knows which addresses they have. */
+export type TieredPeer =
+	| PolicyPeer
+	| { readonly kind: 'nodes'; readonly nodes: LabelSelector; readonly origin: Origin }
+	| { readonly kind: 'domains'; readonly names: readonly string[]; readonly origin: Origin }
 
 export interface LabelSelector {
 	readonly matchLabels: Readonly<Record<string, string>>

@@ -1,22 +1,17 @@
-// What NetworkPolicies say about one connection, and which requirement of each rule decided or failed.
-// networking.k8s.io/v1: isolation is per direction; rules only allow, and add up; replies need no rule.
+// What the policies of all tiers say about one connection, and which requirement of each rule decided or failed.
+// Admin tier → NetworkPolicy (v1: isolation is per direction; rules only allow, and add up; final for the pods it
+// isolates) → Baseline tier → allowed. Replies need no rule.
 
-import { cidrContains, type Ip } from '../base/ip.ts'
+import type { Ip } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
-import { namespaceNameLabel } from './labels.ts'
-import type {
-	ContainerPort,
-	Namespace,
-	NetworkModel,
-	NodeName,
-	Pod,
-	Policy,
-	PolicyPeer,
-	PolicyPort,
-	PolicyRule,
-} from './network.ts'
+import type { Table } from '../base/table.ts'
+import type { NetworkModel, NodeName, Pod, Policy, PolicyRule, TieredPolicy, TieredRule } from './network.ts'
 import { defaultOrigin, type Origin } from './origin.ts'
-import { firstMismatch, isNothing, selectorMatches } from './selector.ts'
+import { type MatchContext, type MatchModel, type Mismatch, ruleMismatch, tierSelects } from './policy-match.ts'
+import { type PolicyProfile, policyProfiles } from './policy-profile.ts'
+import { selectorMatches } from './selector.ts'
+
+export type { Mismatch, Requirement } from './policy-match.ts'
 
 export type Direction = 'ingress' | 'egress'
 
@@ -39,14 +34,25 @@ export interface Question {
 	readonly port: number
 }
 
+export type DecidingTier = 'Admin' | 'NetworkPolicy' | 'Baseline' | 'default'
+
 export interface Decision {
 	readonly verdict: 'allow' | 'deny'
-	/** Allow: the policy and the rule, or the default that allows. Deny: every policy that selects the pod. */
+	/**
+	 * Allow: the policy and the rule, or the default that allows. Deny by NetworkPolicy: every policy that selects the
+	 * pod; by a tier: the policy and the rule.
+	 */
 	readonly because: readonly Origin[]
+	/** Who decided. default: no policy did (or none is asked: a pod's own node, the pod itself, hostNetwork). */
+	readonly tier: DecidingTier
+	/** The rule that decided; undefined where no single one did: the default of a tier or of the cluster. */
+	readonly rule?: Origin
 	/** It is allowed only because every policy that denies it is on trial: the annotations that say so are in `because`. */
 	readonly audited?: true
-	/** Every policy that isolates the pod in this direction, by key, with what became of each rule. */
+	/** Every NetworkPolicy that isolates the pod in this direction, by key, with what became of each rule. */
 	readonly trials: readonly PolicyTrial[]
+	/** The policies of the tiers that select the pod and have rules for the direction, as far as they were asked. */
+	readonly tiers: readonly TierTrial[]
 }
 
 export interface PolicyTrial {
@@ -60,14 +66,19 @@ export interface RuleTrial {
 	readonly failed?: Mismatch
 }
 
-export interface Mismatch {
-	readonly part: 'peer' | 'port'
-	readonly origin: Origin
-	/** `podSelector wants app=web, has app=api`. */
-	readonly text: string
+export interface TierTrial {
+	readonly policy: TieredPolicy
+	/** In order, up to the one that matched. */
+	readonly rules: readonly TierRuleTrial[]
 }
 
-type PolicyModel = Pick<NetworkModel, 'policies' | 'namespaces'>
+export interface TierRuleTrial {
+	readonly rule: TieredRule
+	/** Undefined: the rule matched, and its action was taken. */
+	readonly failed?: Mismatch
+}
+
+type PolicyModel = MatchModel & Pick<NetworkModel, 'policies'> & Partial<Pick<NetworkModel, 'tieredPolicies'>>
 
 const fromNode = defaultOrigin("traffic from the pod's own node is always allowed")
 const fromSelf = defaultOrigin('a pod may always reach itself')
@@ -76,30 +87,99 @@ const notIsolated: Readonly<Record<Direction, Origin>> = {
 	ingress: defaultOrigin('no policy selects the pod for ingress'),
 	egress: defaultOrigin('no policy selects the pod for egress'),
 }
+const noneMatched = defaultOrigin('no rule of a tier matches, and no NetworkPolicy selects the pod')
 
-/** `policies` narrows the search where the caller has them by namespace; all of the model otherwise. */
+/**
+ * What all policies say. A connection needs the egress of its source and the ingress of its destination: ask twice.
+ * `policies` narrows the search of NetworkPolicies where the caller has them by namespace; all of the model otherwise.
+ * The tiers are those of the model; a model without them has none. `profile` fills in what the API leaves open.
+ */
 export function decide(
 	model: PolicyModel,
 	question: Question,
 	policies: Iterable<Policy> = model.policies.values(),
+	profile: PolicyProfile = policyProfiles.default,
 ): Decision {
 	const { direction, pod, peer } = question
-	if (pod.hostNetwork) return { verdict: 'allow', because: [hostNetwork], trials: [] }
-	if (peer.pod?.key === pod.key) return { verdict: 'allow', because: [fromSelf], trials: [] }
-	const trials = selecting(policies, pod, direction).map((policy) => tryPolicy(model, policy, question))
-	if (trials.length === 0) return { verdict: 'allow', because: [notIsolated[direction]], trials }
+	const allowed = (because: Origin, trials: readonly PolicyTrial[], tiers: readonly TierTrial[] = []): Decision => ({
+		verdict: 'allow',
+		because: [because],
+		tier: 'default',
+		trials,
+		tiers,
+	})
+	if (pod.hostNetwork) return allowed(hostNetwork, [])
+	if (peer.pod?.key === pod.key && profile.hairpin === 'allowed') return allowed(fromSelf, [])
+	const trials = selecting(policies, pod, direction).map((policy) => tryPolicy(model, policy, question, profile))
+	const tiered = tieredOf(model).filter((policy) => policy[direction].length > 0 && tierSelects(policy, model, pod))
+	if (trials.length === 0 && tiered.length === 0) return allowed(notIsolated[direction], trials)
 	// The kubelet's probes, and whatever else the node itself sends, pass even where no rule allows them.
-	if (direction === 'ingress' && peer.node !== undefined && peer.node === pod.node) {
-		return { verdict: 'allow', because: [fromNode], trials }
-	}
+	if (direction === 'ingress' && peer.node !== undefined && peer.node === pod.node) return allowed(fromNode, trials)
+
+	const admin = tryTier(model, tiered, 'Admin', question, profile)
+	if (admin.decided !== undefined) return { ...admin.decided, trials, tiers: admin.trials }
 	for (const { policy, rules } of trials) {
 		const rule = rules.find((r) => r.failed === undefined)?.rule
-		if (rule !== undefined) return { verdict: 'allow', because: [policy.origin, rule.origin], trials }
+		if (rule === undefined) continue
+		const because = [policy.origin, rule.origin]
+		return { verdict: 'allow', because, tier: 'NetworkPolicy', rule: rule.origin, trials, tiers: admin.trials }
 	}
 	// A policy that is in force denies by itself; one on trial does not, whatever it says.
 	const trial = trials.flatMap(({ policy }) => policy.audit ?? [])
-	if (trial.length === trials.length) return { verdict: 'allow', audited: true, because: trial, trials }
-	return { verdict: 'deny', because: trials.map((t) => t.policy.origin), trials }
+	if (trial.length < trials.length) {
+		const because = trials.map((t) => t.policy.origin)
+		return { verdict: 'deny', because, tier: 'NetworkPolicy', trials, tiers: admin.trials }
+	}
+	const baseline = tryTier(model, tiered, 'Baseline', question, profile)
+	const tiers = [...admin.trials, ...baseline.trials]
+	if (baseline.decided?.verdict === 'deny') return { ...baseline.decided, trials, tiers }
+	if (trials.length > 0)
+		return { verdict: 'allow', audited: true, because: trial, tier: 'NetworkPolicy', trials, tiers }
+	return baseline.decided === undefined ? allowed(noneMatched, trials, tiers) : { ...baseline.decided, trials, tiers }
+}
+
+const actions = { Accept: 'allow', Deny: 'deny' } as const
+
+/** The first rule that matches decides, in the order of the policies; a Pass leaves the tier. */
+function tryTier(
+	model: PolicyModel,
+	policies: readonly TieredPolicy[],
+	tier: TieredPolicy['tier'],
+	question: Question,
+	profile: PolicyProfile,
+): { readonly decided?: Omit<Decision, 'trials' | 'tiers'>; readonly trials: readonly TierTrial[] } {
+	const context: MatchContext = { model, profile, noPeers: 'nobody' }
+	const trials: TierTrial[] = []
+	for (const policy of policies) {
+		if (policy.tier !== tier) continue
+		const rules: TierRuleTrial[] = []
+		trials.push({ policy, rules })
+		for (const rule of policy[question.direction]) {
+			const failed = ruleMismatch(context, rule, question)
+			rules.push(failed === undefined ? { rule } : { rule, failed })
+			if (failed !== undefined) continue
+			if (rule.action === 'Pass') return { trials }
+			const because = [policy.origin, rule.origin]
+			return { decided: { verdict: actions[rule.action], because, tier, rule: rule.origin }, trials }
+		}
+	}
+	return { trials }
+}
+
+/** By priority, then name, then kind: the API leaves ties open, and an answer must not depend on the day. */
+export function inOrder(policies: Iterable<TieredPolicy>): readonly TieredPolicy[] {
+	const text = ({ key, kind }: TieredPolicy) => `${key} ${kind}`
+	return [...policies].sort((a, b) => a.priority - b.priority || (text(a) < text(b) ? -1 : 1))
+}
+
+/** The same table is asked again and again. */
+const ordered = new WeakMap<Table<string, TieredPolicy>, readonly TieredPolicy[]>()
+
+function tieredOf({ tieredPolicies }: PolicyModel): readonly TieredPolicy[] {
+	if (tieredPolicies === undefined) return []
+	let list = ordered.get(tieredPolicies)
+	if (list === undefined) ordered.set(tieredPolicies, (list = inOrder(tieredPolicies.values())))
+	return list
 }
 
 /** The policies that isolate the pod in this direction, by key. */
@@ -123,102 +203,14 @@ export function policiesByNamespace(policies: Iterable<Policy>): ReadonlyMap<str
 	return map
 }
 
-function tryPolicy(model: PolicyModel, policy: Policy, question: Question): PolicyTrial {
+function tryPolicy(model: PolicyModel, policy: Policy, question: Question, profile: PolicyProfile): PolicyTrial {
 	const rules = policy[question.direction] ?? []
+	const context: MatchContext = { model, profile, namespace: policy.namespace, noPeers: 'anybody' }
 	return {
 		policy,
 		rules: rules.map((rule) => {
-			const failed = peerMismatch(model, policy, rule, question) ?? portMismatch(rule, question)
+			const failed = ruleMismatch(context, rule, question)
 			return failed === undefined ? { rule } : { rule, failed }
 		}),
 	}
-}
-
-function peerMismatch(model: PolicyModel, policy: Policy, rule: PolicyRule, question: Question): Mismatch | undefined {
-	let nearest: (Mismatch & { readonly near: number }) | undefined
-	for (const peer of rule.peers) {
-		const failed = matchPeer(model, policy, peer, question.peer)
-		if (failed === undefined) return undefined
-		// Of several peers the one that got furthest explains best.
-		if (nearest === undefined || failed.near > nearest.near) {
-			nearest = { part: 'peer', origin: peer.origin, text: failed.text, near: failed.near }
-		}
-	}
-	if (nearest === undefined) return undefined
-	const { part, origin, text } = nearest
-	return { part, origin, text }
-}
-
-/** Undefined: it matches. `near`: 0 not even the kind, 1 the kind only, 2 all but the last requirement. */
-function matchPeer(
-	model: PolicyModel,
-	policy: Policy,
-	peer: PolicyPeer,
-	other: Peer,
-): { readonly text: string; readonly near: number } | undefined {
-	if (peer.kind === 'block') {
-		if (!cidrContains(peer.cidr, other.ip))
-			return { text: `ipBlock ${peer.cidr} does not contain ${other.ip}`, near: 0 }
-		const except = peer.except.find((cidr) => cidrContains(cidr, other.ip))
-		return except === undefined ? undefined : { text: `ipBlock ${peer.cidr} excepts ${except}`, near: 2 }
-	}
-	if (isNothing(peer.pods)) return { text: 'the peer cannot be read and matches nothing', near: 0 }
-	const pod = other.pod
-	if (pod === undefined || pod.hostNetwork)
-		return { text: `selects pods, and ${other.ip} is not the address of a pod`, near: 0 }
-	if (peer.namespaces === undefined) {
-		if (pod.namespace !== policy.namespace) {
-			return {
-				text: `podSelector alone means pods of namespace "${policy.namespace}", the pod is in "${pod.namespace}"`,
-				near: peer.pods !== undefined && selectorMatches(peer.pods, pod.labels) ? 2 : 1,
-			}
-		}
-	} else {
-		const failed = firstMismatch(peer.namespaces, namespaceLabels(model.namespaces.get(pod.namespace), pod.namespace))
-		if (failed !== undefined) {
-			return {
-				text: `namespaceSelector ${failed} (namespace "${pod.namespace}")`,
-				near: peer.pods === undefined || selectorMatches(peer.pods, pod.labels) ? 2 : 1,
-			}
-		}
-	}
-	const failed = peer.pods === undefined ? undefined : firstMismatch(peer.pods, pod.labels)
-	return failed === undefined ? undefined : { text: `podSelector ${failed}`, near: 2 }
-}
-
-function namespaceLabels(namespace: Namespace | undefined, name: string): Readonly<Record<string, string>> {
-	return namespace?.labels ?? { [namespaceNameLabel]: name }
-}
-
-function portMismatch(rule: PolicyRule, question: Question): Mismatch | undefined {
-	if (rule.ports.length === 0) return undefined
-	const destination = question.direction === 'ingress' ? question.pod : question.peer.pod
-	if (rule.ports.some((port) => matchPort(port, question, destination))) return undefined
-	const packet = question.protocol === 'ICMP' ? 'ICMP' : `${question.protocol}/${question.port}`
-	return {
-		part: 'port',
-		origin: rule.ports[0]!.origin,
-		text: `ports allow ${rule.ports.map((port) => portText(port, destination)).join(', ')}, the packet has ${packet}`,
-	}
-}
-
-function matchPort(port: PolicyPort, question: Question, destination: Pod | undefined): boolean {
-	if (port.protocol !== question.protocol) return false
-	if (port.port === undefined) return true
-	if (typeof port.port === 'string') return namedPorts(destination, port).some((p) => p.port === question.port)
-	return question.port >= port.port && question.port <= (port.endPort ?? port.port)
-}
-
-/** A name is looked up on the pod that receives the connection, whichever side the policy stands on. */
-function namedPorts(pod: Pod | undefined, port: PolicyPort): readonly ContainerPort[] {
-	return pod?.ports.filter((p) => p.name === port.port && p.protocol === port.protocol) ?? []
-}
-
-function portText(port: PolicyPort, destination: Pod | undefined): string {
-	if (port.port === undefined) return `${port.protocol} (all)`
-	if (typeof port.port === 'number') {
-		return `${port.protocol}/${port.port}${port.endPort === undefined ? '' : `-${port.endPort}`}`
-	}
-	const found = namedPorts(destination, port).map((p) => p.port)
-	return `${port.protocol}/${port.port} (${found.length === 0 ? 'which the destination does not declare' : found.join(', ')})`
 }

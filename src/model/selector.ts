@@ -13,39 +13,69 @@ export function isNothing(selector: LabelSelector | undefined): boolean {
 
 /** An empty selector matches everything; the requirements are joined by "and". */
 export function selectorMatches(selector: LabelSelector, labels: Labels): boolean {
-	return firstMismatch(selector, labels) === undefined
+	for (const [key, want] of Object.entries(selector.matchLabels)) if (read(labels, key) !== want) return false
+	return selector.matchExpressions.every(({ key, operator, values }) => holds(operator, values, read(labels, key)))
 }
 
 /** `wants app=web, has app=api`; undefined where all matches. */
 export function firstMismatch(selector: LabelSelector, labels: Labels): string | undefined {
+	return mismatchOf(selector, labels)?.text
+}
+
+export interface SelectorMismatch {
+	/** Inside the selector: `matchLabels.app`, `matchExpressions[0]`. */
+	readonly field: string
+	readonly label: string
+	/** `app=web`, `app in (web, api)`, `!app`. */
+	readonly wanted: string
+	/** `app=api`, `no label app`. */
+	readonly actual: string
+	readonly text: string
+}
+
+/** The first requirement that does not hold. */
+export function mismatchOf(selector: LabelSelector, labels: Labels): SelectorMismatch | undefined {
 	for (const [key, want] of Object.entries(selector.matchLabels)) {
-		if (read(labels, key) !== want) return `wants ${key}=${want}, has ${hasText(labels, key)}`
+		if (read(labels, key) === want) continue
+		const actual = hasText(labels, key)
+		const text = `wants ${key}=${want}, has ${actual}`
+		return { field: `matchLabels.${key}`, label: key, wanted: `${key}=${want}`, actual, text }
 	}
-	for (const { key, operator, values } of selector.matchExpressions) {
-		const value = read(labels, key)
-		switch (operator) {
-			case 'In':
-				if (value === undefined || !values.includes(value))
-					return `wants ${key} in (${values.join(', ')}), has ${hasText(labels, key)}`
-				break
-			case 'NotIn':
-				// A missing label is not in any list: it matches.
-				if (value !== undefined && values.includes(value))
-					return `wants ${key} not in (${values.join(', ')}), has ${hasText(labels, key)}`
-				break
-			case 'Exists':
-				if (value === undefined) return `wants a label ${key}`
-				break
-			case 'DoesNotExist':
-				if (value !== undefined) return `wants no label ${key}, has ${hasText(labels, key)}`
-				break
-			default: {
-				const never: never = operator
-				throw new Error(`No such selector operator: ${never}`)
-			}
-		}
+	for (const [i, { key, operator, values }] of selector.matchExpressions.entries()) {
+		if (holds(operator, values, read(labels, key))) continue
+		const actual = hasText(labels, key)
+		const list = values.join(', ')
+		const [wanted, text] = {
+			In: [`${key} in (${list})`, `wants ${key} in (${list}), has ${actual}`],
+			NotIn: [`${key} notin (${list})`, `wants ${key} not in (${list}), has ${actual}`],
+			Exists: [key, `wants a label ${key}`],
+			DoesNotExist: [`!${key}`, `wants no label ${key}, has ${actual}`],
+		}[operator] as [string, string]
+		return { field: `matchExpressions[${i}]`, label: key, wanted, actual, text }
 	}
 	return undefined
+}
+
+function holds(
+	operator: LabelSelector['matchExpressions'][number]['operator'],
+	values: readonly string[],
+	value: string | undefined,
+): boolean {
+	switch (operator) {
+		case 'In':
+			return value !== undefined && values.includes(value)
+		case 'NotIn':
+			// A missing label is not in any list: it matches.
+			return value === undefined || !values.includes(value)
+		case 'Exists':
+			return value !== undefined
+		case 'DoesNotExist':
+			return value === undefined
+		default: {
+			const never: never = operator
+			throw new Error(`No such selector operator: ${never}`)
+		}
+	}
 }
 
 /** How many single requirements hold; the nearest object is the one with the most. */
@@ -53,7 +83,7 @@ export function countMatches(selector: LabelSelector, labels: Labels): number {
 	let count = 0
 	for (const [key, value] of Object.entries(selector.matchLabels)) if (read(labels, key) === value) count++
 	for (const expression of selector.matchExpressions) {
-		if (firstMismatch({ matchLabels: {}, matchExpressions: [expression] }, labels) === undefined) count++
+		if (selectorMatches({ matchLabels: {}, matchExpressions: [expression] }, labels)) count++
 	}
 	return count
 }

@@ -8,6 +8,11 @@ import type { Job } from '../kube/objects/batch.ts'
 import type { Namespace, Node, Service } from '../kube/objects/core.ts'
 import type { EndpointSlice } from '../kube/objects/discovery.ts'
 import { type KubeObject, keyOf, type ObjectKey } from '../kube/objects/meta.ts'
+import type {
+	AdminNetworkPolicy,
+	BaselineAdminNetworkPolicy,
+	ClusterNetworkPolicy,
+} from '../kube/objects/network-policy-api.ts'
 import type { NetworkPolicy } from '../kube/objects/networking.ts'
 import type { Pod } from '../kube/objects/pod.ts'
 import type { ResolverConfig } from './network.ts'
@@ -26,6 +31,9 @@ export interface ObjectTables {
 	readonly services: Table<ObjectKey, Service>
 	readonly endpointSlices: Table<ObjectKey, EndpointSlice>
 	readonly networkPolicies: Table<ObjectKey, NetworkPolicy>
+	readonly clusterNetworkPolicies: Table<ObjectKey, ClusterNetworkPolicy>
+	readonly adminNetworkPolicies: Table<ObjectKey, AdminNetworkPolicy>
+	readonly baselineAdminNetworkPolicies: Table<ObjectKey, BaselineAdminNetworkPolicy>
 	readonly deployments: Table<ObjectKey, Deployment>
 	readonly replicaSets: Table<ObjectKey, ReplicaSet>
 	readonly statefulSets: Table<ObjectKey, StatefulSet>
@@ -58,7 +66,10 @@ export interface ObjectSource {
 	readonly lines: Readonly<Record<string, number>>
 }
 
-/** The kinds the model reads, each with its table and API version. Others are ignored by `setObject`. */
+/**
+ * The kinds the model reads, each with its table and API version. Others are ignored by `setObject`. `plural`: a custom
+ * resource, which a cluster may not have.
+ */
 export const stateKinds = {
 	Node: { table: 'nodes', apiVersion: 'v1' },
 	Namespace: { table: 'namespaces', apiVersion: 'v1' },
@@ -66,12 +77,27 @@ export const stateKinds = {
 	Service: { table: 'services', apiVersion: 'v1' },
 	EndpointSlice: { table: 'endpointSlices', apiVersion: 'discovery.k8s.io/v1' },
 	NetworkPolicy: { table: 'networkPolicies', apiVersion: 'networking.k8s.io/v1' },
+	ClusterNetworkPolicy: {
+		table: 'clusterNetworkPolicies',
+		apiVersion: 'policy.networking.k8s.io/v1alpha2',
+		plural: 'clusternetworkpolicies',
+	},
+	AdminNetworkPolicy: {
+		table: 'adminNetworkPolicies',
+		apiVersion: 'policy.networking.k8s.io/v1alpha1',
+		plural: 'adminnetworkpolicies',
+	},
+	BaselineAdminNetworkPolicy: {
+		table: 'baselineAdminNetworkPolicies',
+		apiVersion: 'policy.networking.k8s.io/v1alpha1',
+		plural: 'baselineadminnetworkpolicies',
+	},
 	Deployment: { table: 'deployments', apiVersion: 'apps/v1' },
 	ReplicaSet: { table: 'replicaSets', apiVersion: 'apps/v1' },
 	StatefulSet: { table: 'statefulSets', apiVersion: 'apps/v1' },
 	DaemonSet: { table: 'daemonSets', apiVersion: 'apps/v1' },
 	Job: { table: 'jobs', apiVersion: 'batch/v1' },
-} as const satisfies Record<string, { table: keyof ObjectTables; apiVersion: string }>
+} as const satisfies Record<string, { table: keyof ObjectTables; apiVersion: string; plural?: string }>
 
 export type StateKind = keyof typeof stateKinds
 
@@ -98,6 +124,9 @@ export function emptyState(config: Partial<ClusterConfig> = {}): ClusterState {
 		services: none,
 		endpointSlices: none,
 		networkPolicies: none,
+		clusterNetworkPolicies: none,
+		adminNetworkPolicies: none,
+		baselineAdminNetworkPolicies: none,
 		deployments: none,
 		replicaSets: none,
 		statefulSets: none,

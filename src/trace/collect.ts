@@ -3,6 +3,7 @@
 import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
+import type { Kind } from '../kube/kinds.ts'
 import { resourceOf } from '../kube/resources.ts'
 import {
 	type ClusterConfig,
@@ -33,11 +34,14 @@ export async function collectState(
 ): Promise<Collected> {
 	const missing: string[] = []
 	const lists = await Promise.all(
-		Object.entries(stateKinds).map(async ([kind, { apiVersion }]) => {
+		Object.entries(stateKinds).map(async ([kind, row]) => {
+			const { apiVersion } = row
 			try {
-				return (await client.list(resourceOf(apiVersion, kind))).items.map((o) => ({ ...o, apiVersion, kind }))
+				return (await client.list(kindOfRow(kind, row))).items.map((o) => ({ ...o, apiVersion, kind }))
 			} catch (e) {
 				if (!isFailure(e, 'Forbidden') && !isFailure(e, 'NotFound')) throw e
+				// A cluster without the custom resource misses nothing.
+				if ('plural' in row && isFailure(e, 'NotFound')) return []
 				missing.push(`${kind}: ${e.message}`)
 				return []
 			}
@@ -50,4 +54,10 @@ export async function collectState(
 		state = setSource(state, id.slice(0, space), id.slice(space + 1), source)
 	}
 	return { state, missing, at: options.clock.now() }
+}
+
+function kindOfRow(kind: string, row: (typeof stateKinds)[keyof typeof stateKinds]): Kind {
+	if (!('plural' in row)) return resourceOf(row.apiVersion, kind)
+	const [group = '', version = ''] = row.apiVersion.split('/')
+	return { group, version, kind, plural: row.plural, namespaced: false }
 }

@@ -129,6 +129,7 @@ export function clusterModel(services: readonly Service[]): NetworkModel {
 		addresses: tableOf([...fixedOwners, ...owners]),
 		frontends: frontendTable(services),
 		policies: emptyTable(),
+		tieredPolicies: emptyTable(),
 		namespaces: emptyTable(),
 		findings: [],
 	}

@@ -334,6 +334,7 @@ export function sketchModel(services: readonly Service[], pods = 0): NetworkMode
 		addresses: tableOf(owners),
 		frontends: frontendTable(services),
 		policies: emptyTable(),
+		tieredPolicies: emptyTable(),
 		namespaces: emptyTable(),
 		findings: [],
 	}

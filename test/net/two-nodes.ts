@@ -43,6 +43,7 @@ export const model: NetworkModel = {
 	addresses: emptyTable(),
 	frontends: emptyTable(),
 	policies: emptyTable(),
+	tieredPolicies: emptyTable(),
 	namespaces: emptyTable(),
 	findings: [],
 }

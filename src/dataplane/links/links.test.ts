@@ -43,6 +43,7 @@ const modelOf = (nodes: readonly Node[]): NetworkModel => ({
 	addresses: emptyTable(),
 	frontends: emptyTable(),
 	policies: emptyTable(),
+	tieredPolicies: emptyTable(),
 	namespaces: emptyTable(),
 	findings: [],
 })
