@@ -17,6 +17,7 @@ import { type Field, field, protocols } from '../../linux/nft/datatype.ts'
 import type { Expression } from '../../linux/nft/expr/expression.ts'
 import type { BaseChain, NftChain, NftRule, NftSet } from '../../linux/nft/program.ts'
 import type { Direction } from '../../model/policy.ts'
+import type { LogConfig } from './log.ts'
 
 /** Our tables: `ip podwire-policy`, `ip6 podwire-policy`. There only while a policy selects a pod of the node. */
 export const tableName = 'podwire-policy'
@@ -49,8 +50,8 @@ export interface PolicyConfig {
 	 * Otherwise (and by default) policies are for new connections.
 	 */
 	readonly cutEstablished?: boolean
-	/** Netlink group that denied new connections are logged to, and allowed ones as well where `allowed`. */
-	readonly log?: { readonly group: number; readonly allowed: boolean }
+	/** What is logged, and where to. Undefined: nothing. */
+	readonly log?: LogConfig
 }
 
 type Declaration = Omit<NftSet, 'elements'>

@@ -32,6 +32,7 @@ import {
 	portKey,
 	portSet,
 } from './layout.ts'
+import { logRules } from './log.ts'
 import { clip, digest, type Membership, membershipOf, protocolName, protocolNumber } from './members.ts'
 
 /** Pods whose connections in one direction the same policies decide. */
@@ -83,6 +84,7 @@ export function namedPortsOf(policies: readonly Policy[], pod: Pod): ReadonlyMap
 
 export function chainOf(group: Group, family: Family, config: PolicyConfig): GroupChain {
 	const { direction, policies } = group
+	const name = chainName(group)
 	const memberships = new Map<string, Membership>()
 	const constants = new Map<string, NftSet>()
 	const rules: NftRule[] = []
@@ -91,8 +93,8 @@ export function chainOf(group: Group, family: Family, config: PolicyConfig): Gro
 			const matches = matchesOf(group, policy, rule, family, memberships, constants)
 			const comment = originComment(rule.origin)
 			for (const match of matches) {
-				const log = config.log?.allowed === true ? [logTo(config, 'allow', direction, comment)] : []
-				rules.push({ expressions: [...match, ...log, count, decide('return')], comment })
+				rules.push(...logRules(config.log, 'allow', name, comment, match))
+				rules.push({ expressions: [...match, count, decide('return')], comment })
 			}
 		}
 	}
@@ -101,23 +103,25 @@ export function chainOf(group: Group, family: Family, config: PolicyConfig): Gro
 		expressions: [...inSet([saddr, daddr], names.self), count, decide('return')],
 		comment: 'a pod may always reach itself',
 	})
-	rules.push(lastRule(group, config))
+	rules.push(...lastRules(group, name, config))
 	return {
-		chain: { name: chainName(group), rules },
+		chain: { name, rules },
 		memberships: [...memberships.values()],
 		constants: [...constants.values()],
 	}
 }
 
 /** What no rule allowed is dropped, unless all policies that say so are on trial: then it is logged only. */
-function lastRule({ direction, namespace, policies }: Group, config: PolicyConfig): NftRule {
+function lastRules({ namespace, policies }: Group, chain: string, config: PolicyConfig): NftRule[] {
 	const audited = policies.length > 0 && policies.every((p) => p.audit !== undefined)
 	const comment =
 		policies.length === 0
 			? clip(`the pod is not known yet, and policies of namespace ${namespace} may select it`)
 			: reasons(policies.filter((p) => audited || p.audit === undefined).map((p) => p.origin))
-	const log = config.log === undefined ? [] : [logTo(config, audited ? 'audit' : 'deny', direction, comment)]
-	return { expressions: [...log, count, decide(audited ? 'return' : 'drop')], comment }
+	return [
+		...logRules(config.log, audited ? 'audit' : 'deny', chain, comment),
+		{ expressions: [count, decide(audited ? 'return' : 'drop')], comment },
+	]
 }
 
 /** One policy as every origin is written; of several their keys. */
@@ -125,26 +129,6 @@ function reasons(origins: readonly Origin[]): string {
 	const [first] = origins
 	if (first !== undefined && origins.length === 1) return originComment(first)
 	return clip(`NetworkPolicy ${origins.map((o) => ('key' in o ? o.key : o.default)).join(', ')}`)
-}
-
-export type LoggedVerdict = 'allow' | 'deny' | 'audit'
-
-/** `podwire deny ingress NetworkPolicy shop/web …`: a prefix of the kernel's log has 127 bytes. */
-function logTo(config: PolicyConfig, verdict: LoggedVerdict, direction: Direction, comment: string): Expression {
-	return { kind: 'log', prefix: logPrefix(verdict, direction, comment), group: config.log?.group ?? 0 }
-}
-
-export function logPrefix(verdict: LoggedVerdict, direction: Direction, comment: string): string {
-	return clip(`podwire ${verdict} ${direction} ${comment}`)
-}
-
-/** What logPrefix wrote; undefined for the prefixes of others. `comment` may be cut at its end. */
-export function parseLogPrefix(
-	prefix: string,
-): { readonly verdict: LoggedVerdict; readonly direction: Direction; readonly comment: string } | undefined {
-	const match = /^podwire (allow|deny|audit) (ingress|egress) (.*)$/.exec(prefix)
-	if (match === null) return undefined
-	return { verdict: match[1] as LoggedVerdict, direction: match[2] as Direction, comment: match[3] ?? '' }
 }
 
 /** Every combination of a peer and a port of the rule: what must hold of a packet, any of them. */
