@@ -127,6 +127,22 @@ export function joinIntervals(intervals: readonly Interval[]): readonly Interval
 	return out
 }
 
+/** What of the family is in none of the intervals, which are all of one family, joined and in order. */
+export function gapsOf(intervals: readonly Interval[]): readonly Interval[] {
+	const family = intervals[0]?.family
+	if (family === undefined) return []
+	const number = (n: bigint): Position => (family === 4 ? Number(n) : n)
+	const gaps: Interval[] = []
+	let at = 0n
+	for (const { first, last } of intervals) {
+		if (BigInt(first) > at) gaps.push({ family, first: number(at), last: number(BigInt(first) - 1n) })
+		at = BigInt(last) + 1n
+	}
+	const end = 1n << (family === 4 ? 32n : 128n)
+	if (at < end) gaps.push({ family, first: number(at), last: number(end - 1n) })
+	return gaps
+}
+
 /** The fewest networks that are exactly the interval. */
 export function cidrsOf({ family, first, last }: Interval): readonly Cidr[] {
 	const bits = family === 4 ? 32 : 128

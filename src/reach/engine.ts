@@ -30,6 +30,8 @@ interface Profile {
 	readonly policies: readonly CompiledPolicy[]
 	/** For ingress: a destination with the named ports that the rules are about. */
 	readonly destination: EndClass | undefined
+	/** Some peer is told by the labels of its namespace. */
+	readonly asksNamespaces: boolean
 	users: number
 	/** By class, and by piece of the address space; made when first asked for. */
 	row: Uint32Array | undefined
@@ -199,15 +201,15 @@ export class Reach {
 			for (const key of labelKeysOf(policy)) if (!this.#index.knows(key)) return this.#rebuild()
 		}
 
+		/** Classes that are new, and classes whose namespace has other labels. */
 		const columns = new Set<number>()
+		const relabelled = new Set<number>()
 		const stale = new Set<number>()
 		diffTables(before.namespaces, model.namespaces, (name) => {
-			for (const id of this.#index.byNamespace.get(name) ?? []) columns.add(id)
+			for (const id of this.#index.byNamespace.get(name) ?? []) relabelled.add(id)
 		})
-		if (columns.size > 0) {
-			this.#compiler.setNamespaces(model.namespaces, columns)
-			if (tiers.length > 0) for (const id of columns) stale.add(id)
-		} else this.#compiler.setNamespaces(model.namespaces, [])
+		this.#compiler.setNamespaces(model.namespaces, relabelled)
+		if (tiers.length > 0) for (const id of relabelled) stale.add(id)
 
 		if (changedPolicies.length > 0) {
 			for (const [key] of changedPolicies) this.#dropPolicy(key, stale)
@@ -223,8 +225,9 @@ export class Reach {
 			for (const id of [...ids, ...next]) touched.add(id)
 		})
 		for (const id of stale) this.#assign(id)
-		for (const id of columns) this.#refreshColumn(id)
-		for (const id of [...stale, ...columns]) touched.add(id)
+		for (const id of columns) this.#refreshColumn(id, () => true)
+		for (const id of relabelled) this.#refreshColumn(id, (profile) => profile.asksNamespaces)
+		for (const id of [...stale, ...columns, ...relabelled]) touched.add(id)
 		return { rebuilt: false, classes: touched }
 	}
 
@@ -329,6 +332,9 @@ export class Reach {
 					baseline: rulesOf(tiers.filter((t) => t.tier === 'Baseline')),
 					policies: all,
 					destination: named ? end : undefined,
+					asksNamespaces: rulesOf(all).some((rule) =>
+						rule.peers?.some((peer) => peer.matchers.some((m) => m.kind === 'namespaces')),
+					),
 					users: 0,
 					row: undefined,
 					pieces: undefined,
@@ -377,10 +383,10 @@ export class Reach {
 		return row
 	}
 
-	#refreshColumn(id: number): void {
+	#refreshColumn(id: number, concerns: (profile: Profile) => boolean): void {
 		for (const profiles of Object.values(this.#profiles)) {
 			for (const profile of profiles.values()) {
-				if (profile.row === undefined) continue
+				if (profile.row === undefined || !concerns(profile)) continue
 				// No room left: made anew when asked for.
 				if (id >= profile.row.length) profile.row = undefined
 				else profile.row[id] = this.#cell(profile, id)
@@ -390,6 +396,13 @@ export class Reach {
 
 	#cell(profile: Profile, other: number): number {
 		const end = this.#index.classes[other]!
+		if (profile.admin.length === 0 && profile.baseline.length === 0) {
+			let id: number = ConnectionPool.none
+			for (const rule of profile.rules ?? [])
+				if (matchesClass(rule, other))
+					id = this.pool.unite(id, this.#compiler.portsOf(rule, profile.destination ?? end))
+			return id
+		}
 		return this.#fold(
 			profile,
 			(rule) => matchesClass(rule, other) || (other === 0 && rule.action === 'Deny'),

@@ -12,7 +12,7 @@ import { type PortText, parseTarget } from '../walk/endpoint-text.ts'
 import { explainDenial } from '../walk/explain.ts'
 import { type ConnectionPool, connectionsText, pointOf } from './connections.ts'
 import type { Reach } from './engine.ts'
-import type { Party } from './parties.ts'
+import { type Party, partyName } from './parties.ts'
 
 export interface QueryInput {
 	readonly model: NetworkModel
@@ -184,10 +184,15 @@ function pointsOf(model: NetworkModel, target: Target): readonly Point[] {
 	}
 }
 
+/** Its workload: the names of its pods are made up. */
+function podText(pod: Pod): string {
+	return partyName(pod.owner)
+}
+
 function ofPods(pods: readonly Pod[]): readonly Point[] {
 	const points = pods.flatMap((pod) =>
 		pod.ips.map((ip) => ({
-			text: `pod ${pod.key}`,
+			text: podText(pod),
 			pod,
 			ip,
 			...(pod.hostNetwork && pod.node !== undefined ? { node: pod.node } : {}),
@@ -249,7 +254,7 @@ function ofService(model: NetworkModel, service: Service, port: PortText | undef
 			const pod = e.pod === undefined ? undefined : model.pods.get(e.pod)
 			const owner = model.addresses.get(e.ip)
 			return {
-				text: pod === undefined ? e.ip : `pod ${pod.key}`,
+				text: pod === undefined ? e.ip : podText(pod),
 				ip: e.ip,
 				...(pod === undefined ? {} : { pod }),
 				...(owner?.kind === 'node' ? { node: owner.node } : {}),

@@ -3,7 +3,7 @@
 import type { Origin } from '../model/origin.ts'
 import { originText } from '../model/origin.ts'
 import type { Direction } from '../model/policy.ts'
-import { type Interval, intervalText, joinIntervals } from './addresses.ts'
+import { cidrsOf, gapsOf, type Interval, intervalText, joinIntervals } from './addresses.ts'
 import { anyPod } from './classes.ts'
 import { ConnectionPool, type Connections } from './connections.ts'
 import type { Reach, Reason } from './engine.ts'
@@ -47,9 +47,22 @@ export function endName(end: RowEnd): string {
 const shownRanges = 8
 
 export function rangesText(ranges: readonly Interval[]): string {
-	const texts = ranges.map(intervalText)
+	const texts = ([4, 6] as const).flatMap((family) => {
+		const own = ranges.filter((r) => r.family === family)
+		return own.length === 0 ? [] : (allBut(own) ?? own.map(intervalText))
+	})
 	const rest = texts.length - shownRanges
 	return rest > 0 ? `${texts.slice(0, shownRanges).join(', ')} and ${rest} more` : texts.join(', ')
+}
+
+/** `0.0.0.0/0 except 10.0.0.0/8`, where that is shorter. */
+function allBut(ranges: readonly Interval[]): readonly string[] | undefined {
+	const { family } = ranges[0]!
+	const holes = gapsOf(ranges).flatMap(cidrsOf)
+	const written = ranges.reduce((sum, range) => sum + cidrsOf(range).length, 0)
+	if (holes.length + 1 >= written) return undefined
+	const whole = family === 4 ? '0.0.0.0/0' : '::/0'
+	return [`${whole}${holes.length === 0 ? '' : ` except ${holes.join(', ')}`}`]
 }
 
 export interface RowsInput {

@@ -15,6 +15,8 @@ const groups: readonly Group[] = [
 	{ name: 'boot', load: () => import('./boot.ts') },
 	{ name: 'services', load: () => import('./services.ts') },
 	{ name: 'growth', load: () => import('./growth.ts') },
+	{ name: 'policy', load: () => import('./policy.ts') },
+	{ name: 'reach', load: () => import('./reach.ts') },
 	{ name: 'programming', load: () => import('./programming.ts') },
 ]
 
