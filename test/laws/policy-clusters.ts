@@ -1,0 +1,249 @@
+// Small clusters with many policies of all four kinds, each drawn from few labels, ports and addresses so that they meet.
+// From a seed: thousands in a second.
+
+import type { OracleCluster, OraclePod } from './policy-oracle.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: objects of the API, malformed ones among them
+type Any = any
+
+export interface Dice {
+	/** 0 ≤ n < sides. */
+	(sides: number): number
+	one<T>(of: readonly T[]): T
+	some<T>(least: number, most: number, make: () => T): T[]
+}
+
+export function diceOf(seed: number): Dice {
+	let state = seed >>> 0
+	const roll = (sides: number) => {
+		// mulberry32
+		state = (state + 0x6d2b79f5) >>> 0
+		let t = Math.imul(state ^ (state >>> 15), state | 1)
+		t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+		return ((t ^ (t >>> 14)) >>> 0) % sides
+	}
+	return Object.assign(roll, {
+		one: <T>(of: readonly T[]): T => of[roll(of.length)]!,
+		some: <T>(least: number, most: number, make: () => T): T[] =>
+			Array.from({ length: least + roll(most - least + 1) }, make),
+	})
+}
+
+const podLabels = [{}, { app: 'web' }, { app: 'db' }, { app: 'web', tier: 'x' }, { tier: 'y' }]
+
+export function makeCluster(dice: Dice, kinds: 'v1' | 'all'): OracleCluster {
+	const namespaces: Record<string, Record<string, string>> = {}
+	for (const name of ['a', 'b', 'c']) {
+		namespaces[name] = { 'kubernetes.io/metadata.name': name, ...dice.one([{}, { team: 'red' }, { team: 'blue' }]) }
+	}
+	const nodes = {
+		n1: { ip: '172.18.0.2', labels: { zone: 'a' } },
+		n2: { ip: '172.18.0.3', labels: dice.one<Record<string, string>>([{}, { zone: 'b' }]) },
+	}
+	const pods: OraclePod[] = Array.from({ length: 4 }, (_, i) => {
+		const node = dice.one(['n1', 'n2'] as const)
+		const hostNetwork = dice(9) === 0
+		return {
+			name: `p${i}`,
+			namespace: dice.one(['a', 'a', 'b', 'c']),
+			labels: dice.one<Record<string, string>>(podLabels),
+			ip: hostNetwork ? nodes[node].ip : `10.244.${node === 'n1' ? 0 : 1}.${i + 5}`,
+			node,
+			hostNetwork,
+			ports: dice.one([
+				[],
+				[{ name: 'http', containerPort: 80, protocol: 'TCP' }],
+				[
+					{ name: 'http', containerPort: 8080, protocol: 'TCP' },
+					{ name: 'dns', containerPort: 53, protocol: 'UDP' },
+				],
+				[{ name: 'http', containerPort: 80, protocol: 'UDP' }],
+			]),
+		}
+	})
+	const policies: Any[] = []
+	for (let i = dice(4); i > 0; i--) policies.push(networkPolicy(dice, `np${i}`))
+	if (kinds === 'all') {
+		for (let i = dice(4); i > 0; i--) policies.push(clusterNetworkPolicy(dice, `cnp${i}`))
+		for (let i = dice(3) - 1; i > 0; i--) policies.push(adminNetworkPolicy(dice, dice.one(['anp', 'cnp1'])))
+		if (dice(3) === 0) policies.push(baselinePolicy(dice, dice(5) === 0 ? 'other' : 'default'))
+	}
+	return { namespaces, nodes, pods, policies }
+}
+
+function selector(dice: Dice): Any {
+	return dice.one<Any>([
+		{},
+		{ matchLabels: { app: 'web' } },
+		{ matchLabels: { app: 'db' } },
+		{ matchLabels: { app: 'web', tier: 'x' } },
+		{ matchExpressions: [{ key: 'app', operator: 'In', values: ['web', 'db'] }] },
+		{ matchExpressions: [{ key: 'app', operator: 'NotIn', values: ['db'] }] },
+		{ matchExpressions: [{ key: 'tier', operator: 'Exists' }] },
+		{ matchLabels: { app: 'web' }, matchExpressions: [{ key: 'tier', operator: 'DoesNotExist' }] },
+	])
+}
+
+function namespaceSelector(dice: Dice): Any {
+	return dice.one<Any>([
+		{},
+		{ matchLabels: { team: 'red' } },
+		{ matchLabels: { 'kubernetes.io/metadata.name': 'b' } },
+		{ matchExpressions: [{ key: 'team', operator: 'In', values: ['blue'] }] },
+		{ matchExpressions: [{ key: 'team', operator: 'DoesNotExist' }] },
+	])
+}
+
+const networks = ['0.0.0.0/0', '::/0', '10.244.0.0/16', '10.244.1.0/24', '172.18.0.0/24', '203.0.113.0/25']
+
+function networkPolicy(dice: Dice, name: string): Any {
+	const peer = () =>
+		dice.one<() => Any>([
+			() => ({ podSelector: selector(dice) }),
+			() => ({ namespaceSelector: namespaceSelector(dice) }),
+			() => ({ podSelector: selector(dice), namespaceSelector: namespaceSelector(dice) }),
+			() => ({ ipBlock: { cidr: dice.one(networks) } }),
+			() => ({ ipBlock: { cidr: '0.0.0.0/0', except: dice.some(0, 2, () => dice.one(networks.slice(2))) } }),
+		])()
+	const port = () =>
+		dice.one<Any>([
+			{ port: 80 },
+			{ port: 'http' },
+			{ port: 'http', protocol: 'UDP' },
+			{ protocol: 'UDP' },
+			{ port: 80, endPort: 8080, protocol: 'TCP' },
+			{ port: 53, protocol: 'UDP' },
+			{ port: 80, protocol: 'SCTP' },
+		])
+	const rule = (side: 'from' | 'to') => ({
+		...dice.one<() => Any>([() => ({}), () => ({ [side]: dice.some(0, 3, peer) })])(),
+		...dice.one<() => Any>([() => ({}), () => ({ ports: dice.some(0, 2, port) })])(),
+	})
+	return {
+		apiVersion: 'networking.k8s.io/v1',
+		kind: 'NetworkPolicy',
+		metadata: { name, namespace: dice.one(['a', 'a', 'b']) },
+		spec: {
+			podSelector: selector(dice),
+			...dice.one<Any>([{}, { policyTypes: ['Ingress'] }, { policyTypes: ['Egress'] }, { policyTypes: [] }]),
+			...(dice(3) === 0 ? {} : { ingress: dice.some(0, 3, () => rule('from')) }),
+			...(dice(3) === 0 ? {} : { egress: dice.some(0, 3, () => rule('to')) }),
+		},
+	}
+}
+
+function tierRule(dice: Dice, side: 'from' | 'to', actions: readonly string[], ports: Any): Any {
+	const peer = () =>
+		dice.one<() => Any>([
+			() => ({ namespaces: namespaceSelector(dice) }),
+			() => ({ pods: { podSelector: selector(dice), namespaceSelector: namespaceSelector(dice) } }),
+			() => ({ pods: { podSelector: selector(dice) } }),
+			...(side === 'to'
+				? [
+						() => ({ networks: dice.some(1, 2, () => dice.one(networks)) }),
+						() => ({ nodes: dice.one([{}, { matchLabels: { zone: 'b' } }]) }),
+						() => ({ domainNames: ['example.org'] }),
+					]
+				: []),
+			...(dice(4) === 0 ? [() => ({}), () => ({ fromTheFuture: {} }), () => ({ networks: ['10.244.0.0/16'] })] : []),
+		])()
+	return { action: dice.one(actions), [side]: dice.some(dice(20) === 0 ? 0 : 1, 2, peer), ...ports }
+}
+
+function tierSpec(dice: Dice, actions: readonly string[], ports: () => Any): Any {
+	const rules = (side: 'from' | 'to') => dice.some(0, 3, () => tierRule(dice, side, actions, ports()))
+	return {
+		subject: dice.one<() => Any>([
+			() => ({ namespaces: namespaceSelector(dice) }),
+			() => ({ pods: { namespaceSelector: namespaceSelector(dice), podSelector: selector(dice) } }),
+		])(),
+		...(dice(4) === 0 ? {} : { ingress: rules('from') }),
+		...(dice(4) === 0 ? {} : { egress: rules('to') }),
+	}
+}
+
+function clusterNetworkPolicy(dice: Dice, name: string): Any {
+	const protocol = () =>
+		dice.one<Any>([
+			{ tcp: { destinationPort: { number: 80 } } },
+			{ tcp: { destinationPort: { range: { start: 80, end: 8080 } } } },
+			{ udp: { destinationPort: { number: 53 } } },
+			{ sctp: { destinationPort: { number: 80 } } },
+			{ destinationNamedPort: 'http' },
+			...(dice(4) === 0 ? [{ tcp: {} }, { icmp: {} }, {}] : []),
+		])
+	const ports = () => (dice(2) === 0 ? {} : { protocols: dice.some(1, 2, protocol) })
+	return {
+		apiVersion: 'policy.networking.k8s.io/v1alpha2',
+		kind: 'ClusterNetworkPolicy',
+		metadata: { name },
+		spec: {
+			tier: dice.one(['Admin', 'Baseline']),
+			priority: dice(3),
+			...tierSpec(dice, ['Accept', 'Deny', 'Pass'], ports),
+		},
+	}
+}
+
+const oldPorts = (dice: Dice) => () =>
+	dice(2) === 0
+		? {}
+		: {
+				ports: dice.some(0, 2, () =>
+					dice.one<Any>([
+						{ portNumber: { port: 80 } },
+						{ portNumber: { protocol: 'UDP', port: 53 } },
+						{ portRange: { start: 80, end: 8080 } },
+						{ namedPort: 'http' },
+						...(dice(6) === 0 ? [{}] : []),
+					]),
+				),
+			}
+
+function adminNetworkPolicy(dice: Dice, name: string): Any {
+	return {
+		apiVersion: 'policy.networking.k8s.io/v1alpha1',
+		kind: 'AdminNetworkPolicy',
+		metadata: { name },
+		spec: { priority: dice(3), ...tierSpec(dice, ['Allow', 'Deny', 'Pass'], oldPorts(dice)) },
+	}
+}
+
+function baselinePolicy(dice: Dice, name: string): Any {
+	return {
+		apiVersion: 'policy.networking.k8s.io/v1alpha1',
+		kind: 'BaselineAdminNetworkPolicy',
+		metadata: { name },
+		spec: tierSpec(dice, ['Allow', 'Deny'], oldPorts(dice)),
+	}
+}
+
+/** The cluster as API objects, as a server would hold them. */
+export function objectsOf(cluster: OracleCluster): readonly Any[] {
+	return [
+		...Object.entries(cluster.namespaces).map(([name, labels]) => ({
+			apiVersion: 'v1',
+			kind: 'Namespace',
+			metadata: { name, labels },
+		})),
+		...Object.entries(cluster.nodes).map(([name, { ip, labels }], i) => ({
+			apiVersion: 'v1',
+			kind: 'Node',
+			metadata: { name, labels },
+			spec: { podCIDR: `10.244.${i}.0/24`, podCIDRs: [`10.244.${i}.0/24`] },
+			status: { addresses: [{ type: 'InternalIP', address: ip }] },
+		})),
+		...cluster.pods.map((pod) => ({
+			apiVersion: 'v1',
+			kind: 'Pod',
+			metadata: { name: pod.name, namespace: pod.namespace, labels: pod.labels },
+			spec: {
+				nodeName: pod.node,
+				...(pod.hostNetwork ? { hostNetwork: true } : {}),
+				containers: [{ name: 'main', ports: pod.ports }],
+			},
+			status: { phase: 'Running', podIPs: [{ ip: pod.ip }], conditions: [{ type: 'Ready', status: 'True' }] },
+		})),
+		...cluster.policies,
+	]
+}
