@@ -29,10 +29,8 @@ interface Variant {
 }
 
 export async function measureConnections(folder: string): Promise<Row[]> {
-	const binary = join(folder, 'connect')
-	const source = fileURLToPath(new URL('connect.c', import.meta.url))
-	const compiler = ['cc', 'gcc', 'clang'].find((name) => spawnSync(name, ['-O2', '-o', binary, source]).status === 0)
-	if (compiler === undefined) return [missing('connect through a ClusterIP', 'needs a C compiler')]
+	const binary = buildClient(folder)
+	if (binary === undefined) return [missing('connect through a ClusterIP', 'needs a C compiler')]
 	if (spawnSync('taskset', ['-V']).error !== undefined) {
 		return [missing('connect through a ClusterIP', 'needs taskset (util-linux)')]
 	}
@@ -70,13 +68,13 @@ export async function measureConnections(folder: string): Promise<Row[]> {
 	}
 }
 
-function inWorlds<T>(count: number, task: (worlds: readonly World[]) => Promise<T>): Promise<T> {
+export function inWorlds<T>(count: number, task: (worlds: readonly World[]) => Promise<T>): Promise<T> {
 	const deeper = (worlds: readonly World[]): Promise<T> =>
 		worlds.length === count ? task(worlds) : withWorld(2, (world) => deeper([...worlds, world]))
 	return deeper([])
 }
 
-function startServer(world: World, binary: string): ChildProcess {
+export function startServer(world: World, binary: string): ChildProcess {
 	return inNetnsAt(world.pod(1), () =>
 		spawn('taskset', ['-c', '0', binary, 'serve', podIp(1), String(port)], { stdio: 'ignore' }),
 	)
@@ -119,19 +117,27 @@ function iptables(program: string): Install {
 	}
 }
 
+/** Connections a second that the first pod makes to an address. */
+export function askRate(world: World, binary: string, [to, at]: readonly [Ip, number]): number {
+	const done = inNetnsAt(world.pod(0), () =>
+		spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.2'], { encoding: 'utf8' }),
+	)
+	if (done.status !== 0) throw new Error(`connect ask ${to}: ${done.stderr}`)
+	const [rate = 0, , failed = 0] = done.stdout.trim().split(' ').map(Number)
+	if (failed > 0) throw new Error(`connect ask ${to}: ${failed} connections failed`)
+	return rate
+}
+
+/** Undefined where there is no C compiler. */
+export function buildClient(folder: string): string | undefined {
+	const binary = join(folder, 'connect')
+	const source = fileURLToPath(new URL('connect.c', import.meta.url))
+	const found = ['cc', 'gcc', 'clang'].some((name) => spawnSync(name, ['-O2', '-o', binary, source]).status === 0)
+	return found ? binary : undefined
+}
+
 async function rows(variants: readonly Variant[], worlds: readonly World[], binary: string): Promise<Row[]> {
-	const ask =
-		(world: World, [to, at]: readonly [Ip, number]) =>
-		() => {
-			const done = inNetnsAt(world.pod(0), () =>
-				spawnSync('taskset', ['-c', '0', binary, 'ask', to, String(at), '0.2'], { encoding: 'utf8' }),
-			)
-			if (done.status !== 0) throw new Error(`connect ask ${to}: ${done.stderr}`)
-			const [rate = 0, , failed = 0] = done.stdout.trim().split(' ').map(Number)
-			if (failed > 0) throw new Error(`connect ask ${to}: ${failed} connections failed`)
-			return rate
-		}
-	const tasks = Object.fromEntries(variants.map((v, i) => [v.name, ask(worlds[i] as World, v.to)]))
+	const tasks = Object.fromEntries(variants.map((v, i) => [v.name, () => askRate(worlds[i] as World, binary, v.to)]))
 	await interleave(1, tasks)
 	const samples = await interleave(31, tasks)
 	const of = (name: string) => samples[name] ?? []
