@@ -7,7 +7,7 @@ import { test } from 'node:test'
 
 test('codes and pages', () => {
 	const root = join(import.meta.dirname, '../../..')
-	const sources = globSync('src/model/**/*.ts', { cwd: root }).filter((f) => !f.endsWith('.test.ts'))
+	const sources = globSync('src/{model,reach}/**/*.ts', { cwd: root }).filter((f) => !f.endsWith('.test.ts'))
 	const codes = new Set(
 		sources.flatMap((f) => readFileSync(join(root, f), 'utf8').match(/'PW\d{4}'/g) ?? []).map((c) => c.slice(1, -1)),
 	)
@@ -19,7 +19,7 @@ test('codes and pages', () => {
 		for (const part of ['## Cause', '## Evidence', '## Fix']) assert.ok(text.includes(part), `${page} lacks ${part}`)
 		assert.ok(index.includes(page), `the index lacks ${page}`)
 	}
-	const goldens = globSync('test/scenarios/stories/*/expect.golden.txt', { cwd: root }).map((f) =>
+	const goldens = globSync('test/{scenarios/stories/*/expect,reach/lint}.golden.txt', { cwd: root }).map((f) =>
 		readFileSync(join(root, f), 'utf8'),
 	)
 	for (const code of codes) {
