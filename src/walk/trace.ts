@@ -6,6 +6,7 @@ import type { Packet, Protocol } from '../base/packet.ts'
 import type { FrontendKind } from '../model/frontends.ts'
 import type { NodeName } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
+import type { PolicyExplanation } from './explain.ts'
 
 /** Where a flow starts. */
 export type FlowSource =
@@ -57,6 +58,8 @@ export type Step =
 			readonly verdict: 'allow' | 'deny'
 			readonly pod: ObjectKey
 			readonly enforced: boolean
+			/** Where the walk was asked to explain. */
+			readonly explanation?: PolicyExplanation
 	  }
 	/** `frontend`: what the packet was sent to, other than a ClusterIP. */
 	| {

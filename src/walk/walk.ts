@@ -8,10 +8,11 @@ import { admits, type ClientPlace, findFrontend, placeOf, servicesAt, treat } fr
 import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
-import { decide, type Peer } from '../model/policy.ts'
+import { decide, type Peer, type Question } from '../model/policy.ts'
+import { policyProfiles } from '../model/policy-profile.ts'
 import { hasBalancer, throughBalancer } from './balancer.ts'
 import { deliverToNode, deliverToPod } from './deliver.ts'
-import { explainDenial } from './explain.ts'
+import { explainDenial, explainPolicy } from './explain.ts'
 import { walkReply } from './reply.ts'
 import { resolve } from './resolve.ts'
 import { fieldOf, nodeAddress, podDefaultRoute, routeFrom, routeStep } from './route.ts'
@@ -357,7 +358,9 @@ function policy(
 ): { readonly way: Way; readonly denied?: Trace } {
 	const enforced = w.options.policyEnforced === true
 	const { packet } = way
-	const decision = decide(w.model, { direction, pod, peer, protocol: packet.protocol, port: packet.destinationPort })
+	const question: Question = { direction, pod, peer, protocol: packet.protocol, port: packet.destinationPort }
+	const profile = w.options.policyProfile ?? policyProfiles.default
+	const decision = decide(w.model, question, undefined, profile)
 	const reasons = explainDenial(decision, direction, { from: arrived.destinationPort, to: packet.destinationPort })
 	const denied = decision.verdict === 'deny'
 	const audited = decision.audited === true ? ['it would be denied, were the policies not on trial'] : []
@@ -369,6 +372,7 @@ function policy(
 		pod: pod.key,
 		enforced,
 		because: decision.because,
+		...(w.options.explain === true ? { explanation: explainPolicy(w.model, question, decision, profile) } : {}),
 		...(texts.length === 0 ? {} : { note: texts.join('\n') }),
 	})
 	return denied

@@ -4,6 +4,7 @@
 import type { Packet } from '../base/packet.ts'
 import type { NetworkModel, Node, NodeName, Pod } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
+import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Zone } from '../model/zone.ts'
 import type { Disposition, Flow, Hop, StepWithReason, Trace } from './trace.ts'
 
@@ -12,6 +13,10 @@ export interface WalkOptions {
 	readonly zone?: Zone
 	/** Whether the data plane enforces NetworkPolicy. Steps say so; the disposition is what Kubernetes means either way. */
 	readonly policyEnforced?: boolean
+	/** How to read what the API of policies leaves open; the default's way when absent. */
+	readonly policyProfile?: PolicyProfile
+	/** Steps of policies carry an explanation: what allows or denies, what would have to change. */
+	readonly explain?: boolean
 }
 
 /** The walk of one flow: what does not change from way to way. */

@@ -29,12 +29,21 @@ export function diceOf(seed: number): Dice {
 	})
 }
 
-const podLabels = [{}, { app: 'web' }, { app: 'db' }, { app: 'web', tier: 'x' }, { tier: 'y' }]
+const podLabels: readonly Record<string, string>[] = [
+	{},
+	{ app: 'web' },
+	{ app: 'db' },
+	{ app: 'web', tier: 'x' },
+	{ tier: 'y' },
+]
 
 export function makeCluster(dice: Dice, kinds: 'v1' | 'all'): OracleCluster {
 	const namespaces: Record<string, Record<string, string>> = {}
 	for (const name of ['a', 'b', 'c']) {
-		namespaces[name] = { 'kubernetes.io/metadata.name': name, ...dice.one([{}, { team: 'red' }, { team: 'blue' }]) }
+		namespaces[name] = {
+			'kubernetes.io/metadata.name': name,
+			...dice.one<Record<string, string>>([{}, { team: 'red' }, { team: 'blue' }]),
+		}
 	}
 	const nodes = {
 		n1: { ip: '172.18.0.2', labels: { zone: 'a' } },
