@@ -10,6 +10,7 @@ import type { NetworkModel, NodeName } from '../model/network.ts'
 import { objectOrigin } from '../model/origin.ts'
 import { type ClusterState, emptyState } from '../model/state.ts'
 import type { AttachmentRecord } from './attachments.ts'
+import type { FlowReader } from './flows.ts'
 import type { NodeMetrics } from './metrics.ts'
 import type { NodeProgress, NodeServer } from './node-server.ts'
 import type { NodePrograms } from './protocol.ts'
@@ -31,6 +32,8 @@ export interface NodePlanes {
 	read(): Promise<NodePrograms>
 	/** The node's own figures, where it keeps some. */
 	readonly metrics?: NodeMetrics
+	/** What its policies deny, and what it carries. */
+	readonly flows?: FlowReader
 	/** Opens what the node answers about itself: health, metrics. */
 	serve?(progress: () => NodeProgress, onFailure: (what: string, error: unknown) => void): NodeServer
 	/** Which data plane carries Services. */

@@ -18,6 +18,7 @@ import type { NftChange } from '../linux/nft/change.ts'
 import { readProgram } from '../linux/nft/read.ts'
 import { openNftSocket } from '../linux/nft/transaction.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
+import { createFlowReader } from './flows.ts'
 import { type NodeAttachments, NodeFailure, type NodePlanes } from './loop.ts'
 import { createNodeMetrics } from './metrics.ts'
 import { createNodeServer } from './node-server.ts'
@@ -36,6 +37,8 @@ export interface NodePlanesOptions {
 	readonly serviceProxy?: ServiceProxyMode
 	/** A change of the service proxy was cut off: whatever is left of the others goes with the first pass. */
 	readonly cleanOthers?: boolean
+	/** Something beside the programs does not work. */
+	readonly onFailure?: (what: string, error: unknown) => void
 }
 
 export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
@@ -67,12 +70,23 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 
 	/** Those that policies count with: also pods whose wiring is about to go. */
 	let guarded: NodeAttachments = emptyTable()
-	const policy = createPolicy({ netns, uplink: options.uplink, local: () => guarded })
+	const flows = createFlowReader({ node, netns, clock, onFailure: options.onFailure ?? (() => {}) })
+	const policy = createPolicy({
+		netns,
+		uplink: options.uplink,
+		local: () => guarded,
+		get log() {
+			return flows.log
+		},
+	})
 	const policies = createPlane('policy', policy)
 
 	async function bringPolicies(model: NetworkModel, pods: NodeAttachments): Promise<void> {
 		guarded = pods
-		await policies.bring(policy.compile(model, node))
+		const program = policy.compile(model, node)
+		// Who listens is there before the first packet is denied.
+		flows.update(model, program)
+		await policies.bring(program)
 	}
 
 	const hostports = createHostports({ netns })
@@ -121,6 +135,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 
 	return {
 		metrics,
+		flows,
 		serve: (progress, onFailure) => createNodeServer({ node, netns, clock, progress, metrics, onFailure }),
 		bring: (model, want) =>
 			exclusive(async () => {
@@ -179,6 +194,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			services.close()
 			hostports.close()
 			policy.close()
+			flows.close()
 			nft?.close()
 			conntrack?.close()
 		},

@@ -186,6 +186,40 @@ Exit codes: 0 exactly what is needed, 1 not (said on stderr), 2 usage or input, 
 	)
 	.action(run(async () => (await import('./policy.ts')).generate))
 
+common(
+	program
+		.command('observe')
+		.description('the flows of a lab, live: what is allowed, what is denied, and by which policy'),
+	'compact (default), wide, json, jsonl or yaml',
+)
+	.option('-n, --namespace <name>', 'only flows with an end in this namespace')
+	.option(
+		'--from <end>',
+		'only from this: pod/NAME, deploy/NAME, NAME, node/NAME, ns/X, an IP, a network, a=b, outside',
+	)
+	.option('--to <end>', 'only to this: the same, svc/NAME')
+	.option('--pod <name>', 'only flows with this pod at an end: NAME, NAMESPACE/NAME, NAME*')
+	.option('--node <name>', 'only what this node saw')
+	.option('--verdict <verdict>', 'dropped, forwarded, audit (several with commas)')
+	.option('--port <number>', 'only to this port')
+	.option('--protocol <name>', 'tcp, udp, sctp or icmp')
+	.option('--since <duration>', 'what is remembered of the last 30s, 5m, 1h')
+	.option('--last <n>', 'the last so many of what is remembered (default 20; with --follow 0)')
+	.option('-f, --follow', 'what comes as well, until interrupted')
+	.option('--ended', 'also the end of connections, with packets and bytes where the node counts them')
+	.addHelpText(
+		'after',
+		`
+Examples:
+  podwire observe -f                                 every new connection
+  podwire observe --verdict dropped --since 5m       what was denied, by which policy, file and line
+  podwire observe -f -n shop --to svc/db -o jsonl    as Hubble's exporter writes it
+
+Denied flows are always remembered, allowed ones only while somebody observes.
+Exit codes: 0 done (also by an interrupt, or by the end of the lab), 2 usage, 3 no kernel to ask.`,
+	)
+	.action(run(async () => (await import('./observe.ts')).observe))
+
 const node = program
 	.command('node')
 	.description('what befalls a node: stop, start, drain, cordon, uncordon')

@@ -1,6 +1,8 @@
 // A running lab from outside: its control socket as functions.
 
 import { request as httpRequest } from 'node:http'
+import type { FlowMessage } from '../agent/flow-event.ts'
+import type { FlowQuery } from '../agent/flow-log.ts'
 import type { BalancerPrograms, NodeAgentApi, NodePrograms, ProbeResult } from '../agent/protocol.ts'
 import { Failure } from '../base/failure.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
@@ -19,6 +21,8 @@ export interface LabClient {
 	status(): Promise<LabStatus>
 	/** What was said since the daemon started, then what comes, until it ends or `signal` aborts. */
 	events(signal?: AbortSignal): AsyncIterable<LabEvent>
+	/** What the nodes remember of their flows, then (follow) what comes. Throws Failure Unavailable where there is no kernel. */
+	flows(query: FlowQuery, signal?: AbortSignal): AsyncIterable<FlowMessage>
 	/** The Kubernetes API as the cluster's administrator. */
 	readonly transport: Transport
 	readonly agent: NodeAgentApi
@@ -80,26 +84,38 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		return value
 	}
 
-	return {
-		name,
-		status: async () => (await call('GET', '/status')) as LabStatus,
-		async *events(signal) {
+	/** The lines of a stream as JSON, until it ends or `signal` aborts. */
+	async function* lines<T>(path: string, signal: AbortSignal | undefined): AsyncIterable<T> {
+		try {
 			const response = await unixTransport(
 				socketPath,
 				'',
-			)(new Request('http://lab/events', signal === undefined ? {} : { signal }))
+			)(new Request(`http://lab${path}`, signal === undefined ? {} : { signal }))
+			if (response.status >= 400) {
+				const { error } = (await response.json()) as {
+					readonly error?: { readonly code: string; readonly message: string }
+				}
+				throw new Failure(error?.code ?? 'Internal', error?.message ?? `the lab answered ${response.status}`)
+			}
 			let rest = ''
 			const decoder = new TextDecoder()
-			try {
-				for await (const chunk of response.body as ReadableStream<Uint8Array>) {
-					const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
-					rest = lines.pop() as string
-					for (const line of lines) yield JSON.parse(line) as LabEvent
-				}
-			} catch (e) {
-				// The daemon ended, or the caller had enough.
-				if (signal?.aborted !== true && (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e
+			for await (const chunk of response.body as ReadableStream<Uint8Array>) {
+				const complete = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+				rest = complete.pop() as string
+				for (const line of complete) yield JSON.parse(line) as T
 			}
+		} catch (e) {
+			// The daemon ended, or the caller had enough.
+			if (signal?.aborted !== true && (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e
+		}
+	}
+
+	return {
+		name,
+		status: async () => (await call('GET', '/status')) as LabStatus,
+		events: (signal) => lines<LabEvent>('/events', signal),
+		flows(query, signal) {
+			return lines<FlowMessage>(`/flows?query=${encodeURIComponent(JSON.stringify(query))}`, signal)
 		},
 		transport: unixTransport(socketPath, '/kube'),
 		agent: {

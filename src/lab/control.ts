@@ -3,6 +3,8 @@
 
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { FlowMessage } from '../agent/flow-event.ts'
+import type { FlowQuery } from '../agent/flow-log.ts'
 import type { NodeAgentApi, ProbeRequest } from '../agent/protocol.ts'
 import { answerRequest, answerUpgrade } from '../apiserver/listen.ts'
 import { type ApiServer, admin } from '../apiserver/server.ts'
@@ -32,6 +34,8 @@ export interface ControlHandlers {
 	readonly api: ApiServer | undefined
 	/** What a kubeconfig needs; undefined while starting. */
 	readonly context: OwnContext | undefined
+	/** What is remembered of the nodes' flows, then (follow) what comes. Throws Failure Unavailable without a kernel. */
+	flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowMessage>
 	/** Reads every node back and repairs what somebody else changed. */
 	repair(): Promise<void>
 	/** Cuts a node off, or brings it back. Throws Failure NotFound, Unavailable while starting. */
@@ -88,13 +92,12 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 	switch (route) {
 		case 'GET /status':
 			return sendJson(response, 200, handlers.status())
-		case 'GET /events': {
-			const abort = new AbortController()
-			response.once('close', () => abort.abort())
-			response.writeHead(200, { 'content-type': 'application/x-ndjson' })
-			for await (const event of handlers.events(abort.signal)) response.write(`${JSON.stringify(event)}\n`)
-			response.end()
-			return
+		case 'GET /events':
+			return sendLines(response, (signal) => handlers.events(signal))
+		case 'GET /flows': {
+			const query = JSON.parse(new URL(url, 'http://lab').searchParams.get('query') ?? '{}') as Partial<FlowQuery>
+			const whole = { filter: {}, follow: false, ...query }
+			return sendLines(response, (signal) => handlers.flows(whole, signal))
 		}
 		case 'GET /context':
 			if (handlers.context === undefined) return unavailable(response, 'the API server is not running')
@@ -147,6 +150,31 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			})
 		}
 	}
+}
+
+/** One JSON document a line, until they end or the reader goes. A reader who is slow holds back only his own. */
+async function sendLines(
+	response: ServerResponse,
+	lines: (signal: AbortSignal) => AsyncIterable<unknown>,
+): Promise<void> {
+	const abort = new AbortController()
+	response.once('close', () => abort.abort())
+	const source = lines(abort.signal)
+	response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+	response.flushHeaders()
+	for await (const line of source) {
+		if (response.write(`${JSON.stringify(line)}\n`)) continue
+		await new Promise<void>((resolve) => {
+			const go = () => {
+				response.off('drain', go)
+				abort.signal.removeEventListener('abort', go)
+				resolve()
+			}
+			response.once('drain', go)
+			abort.signal.addEventListener('abort', go, { once: true })
+		})
+	}
+	response.end()
 }
 
 function unavailable(response: ServerResponse, message: string): void {

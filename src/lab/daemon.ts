@@ -61,6 +61,7 @@ export async function runDaemon(
 	let { config } = options
 	const stopped = Promise.withResolvers<void>()
 	let stopping: Promise<void> | undefined
+	const ended = new AbortController()
 
 	const onFailure = (what: string, e: unknown) => {
 		events.warning(`${what}: ${messageOf(e)}`)
@@ -117,6 +118,13 @@ export async function runDaemon(
 			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
 		setServiceProxy: (choice) => setServiceProxy(choice),
+		flows(query, signal) {
+			if (kernel === undefined) {
+				const why = dataplane === 'paper' ? 'the data plane is on paper: nothing flows' : 'the lab is still starting'
+				throw new Failure('Unavailable', `Cannot observe flows: ${why}`)
+			}
+			return kernel.flows(query, AbortSignal.any([signal, ended.signal]))
+		},
 		stop: () => stop(),
 	})
 	const record = (workloads?: number) =>
@@ -312,6 +320,7 @@ export async function runDaemon(
 			await api?.close()
 			rmSync(paths.pods, { recursive: true, force: true })
 			events.end()
+			ended.abort()
 			// After the answer to whoever asked for it.
 			setImmediate(() => {
 				control.close()

@@ -3,6 +3,8 @@
 
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import type { FlowMessage } from '../agent/flow-event.ts'
+import type { FlowQuery } from '../agent/flow-log.ts'
 import type { NodePlanes } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { systemClock } from '../base/clock.ts'
@@ -30,6 +32,8 @@ export interface LabKernel {
 	listen(api: LabApi): Promise<void>
 	/** Brings the underlay's routes and the DNS servers' names to a model that is in force. */
 	applied(model: NetworkModel): void
+	/** What the nodes remember of their flows, then (follow) what comes. */
+	flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowMessage>
 	/** Ends the workloads and unbinds every namespace. */
 	remove(): Promise<void>
 }
@@ -82,6 +86,7 @@ export async function startKernel(options: {
 				clock: systemClock,
 				serviceProxy: proxy.mode,
 				cleanOthers: proxy.unfinished,
+				onFailure,
 			}),
 		]),
 	)
@@ -118,6 +123,11 @@ export async function startKernel(options: {
 		runtime,
 		podNetns: (uid) => podNetnsOf(paths, uid),
 		listen: (api) => api.listenInside(underlay.netns),
+		async *flows(query, signal) {
+			const { observeFlows } = await import('../agent/flow-log.ts')
+			const readers = [...planes.values()].flatMap((p) => p.flows ?? [])
+			yield* observeFlows(readers, query, systemClock, signal)
+		},
 		applied(model) {
 			for (const node of model.nodes.values()) {
 				for (const cidr of node.podCidrs) {

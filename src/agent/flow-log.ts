@@ -1,0 +1,87 @@
+// The flows of all nodes as one: what is remembered, in the order of time, then what comes.
+
+import type { Clock } from '../base/clock.ts'
+import type { FlowEvent, FlowMessage } from './flow-event.ts'
+import { type FlowFilter, matchesFlow } from './flow-filter.ts'
+import type { FlowReader } from './flows.ts'
+
+export interface FlowQuery {
+	readonly filter: FlowFilter
+	/** Of what is remembered only the newest so many; undefined: all of it. */
+	readonly last?: number
+	readonly follow: boolean
+}
+
+/** Messages that wait for an observer who reads slowly; what comes then is counted only. */
+const queueLimit = 10_000
+
+/** Ends after what is remembered, or (follow) when `signal` aborts. */
+export async function* observeFlows(
+	readers: readonly FlowReader[],
+	query: FlowQuery,
+	clock: Clock,
+	signal: AbortSignal,
+): AsyncIterable<FlowMessage> {
+	const { filter } = query
+	const queue: FlowMessage[] = []
+	let unread = 0
+	let wake = Promise.withResolvers<void>()
+	const wanted = (message: FlowMessage) => !('flow' in message) || matchesFlow(filter, message)
+	const stop: (() => void)[] = []
+	const aborted = () => wake.resolve()
+	signal.addEventListener('abort', aborted, { once: true })
+	try {
+		const past = remembered(readers, query)
+		if (query.follow) {
+			for (const reader of readers) {
+				stop.push(
+					reader.watch((message) => {
+						if (!wanted(message)) return
+						if (queue.length < queueLimit) queue.push(message)
+						else unread++
+						wake.resolve()
+					}),
+				)
+			}
+		}
+		const overwritten = query.last === undefined ? readers.filter((r) => r.recent().overwritten > 0) : []
+		for (const reader of overwritten) {
+			yield {
+				lost_events: { source: 'RING_BUFFER', num_events_lost: reader.recent().overwritten },
+				node_name: reader.node,
+				time: new Date(clock.now()).toISOString(),
+			}
+		}
+		yield* past
+		while (query.follow && !signal.aborted) {
+			const message = queue.shift()
+			if (message !== undefined) {
+				yield message
+				continue
+			}
+			if (unread > 0) {
+				const lost = unread
+				unread = 0
+				yield {
+					lost_events: { source: 'OBSERVER_QUEUE', num_events_lost: lost },
+					node_name: '',
+					time: new Date(clock.now()).toISOString(),
+				}
+				continue
+			}
+			await wake.promise
+			wake = Promise.withResolvers()
+		}
+	} finally {
+		signal.removeEventListener('abort', aborted)
+		for (const end of stop) end()
+	}
+}
+
+function remembered(readers: readonly FlowReader[], { filter, last }: FlowQuery): FlowEvent[] {
+	const found: FlowEvent[] = []
+	for (const reader of readers)
+		for (const event of reader.recent().events) if (matchesFlow(filter, event)) found.push(event)
+	found.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0))
+	return last === undefined ? found : last === 0 ? [] : found.slice(-last)
+}
