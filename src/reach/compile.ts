@@ -1,16 +1,23 @@
 // Policies as sets of classes and ports. A selector is evaluated once for all classes, however many policies write it.
 
-import { type Cidr, cidrLength } from '../base/ip.ts'
+import { type Cidr, cidrLength, hostCidr } from '../base/ip.ts'
 import { unitePorts } from '../base/ports.ts'
 import { namespaceNameLabel } from '../model/labels.ts'
-import type { LabelSelector, NetworkModel, Policy, PolicyPeer, PolicyPort } from '../model/network.ts'
+import type {
+	LabelSelector,
+	NetworkModel,
+	Policy,
+	PolicyPort,
+	TieredPeer,
+	TieredPolicy,
+	TieredRule,
+} from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
 import { selectorMatches } from '../model/selector.ts'
 import { contains, intervalOf } from './addresses.ts'
 import { Bits } from './bits.ts'
 import { anyPod, type ClassIndex, type EndClass } from './classes.ts'
 import { type ConnectionPool, connectionsOf, noConnections } from './connections.ts'
-import type { TierName, TierPolicy } from './tiers.ts'
 
 /** A predicate over classes and its value for each of them. */
 export interface Matcher {
@@ -19,16 +26,21 @@ export interface Matcher {
 	matches(end: EndClass): boolean
 }
 
+export interface Block {
+	readonly cidr: Cidr
+	readonly except: readonly Cidr[]
+}
+
 export interface CompiledPeer {
 	/** All must match. Empty: no class does. */
 	readonly matchers: readonly Matcher[]
-	/** Addresses outside: the network without its exceptions. */
-	readonly block?: { readonly cidr: Cidr; readonly except: readonly Cidr[] }
+	/** Addresses that are no pod's: networks without their exceptions. */
+	readonly blocks: readonly Block[]
 	readonly origin: Origin
 }
 
 export interface CompiledRule {
-	readonly action: 'Accept' | 'Deny' | 'Pass'
+	readonly action: TieredRule['action']
 	/** Undefined: anybody. */
 	readonly peers?: readonly CompiledPeer[]
 	/** Ports by number. */
@@ -44,8 +56,9 @@ export interface CompiledPolicy {
 	readonly serial: number
 	readonly key: string
 	/** Undefined: NetworkPolicy. */
-	readonly tier?: TierName
-	readonly priority: number
+	readonly tier?: TieredPolicy['tier']
+	/** On trial: it denies nothing by itself. */
+	readonly audit: boolean
 	readonly subject: readonly Matcher[]
 	readonly ingress?: readonly CompiledRule[]
 	readonly egress?: readonly CompiledRule[]
@@ -58,12 +71,18 @@ export class Compiler {
 	readonly #index: ClassIndex
 	readonly #pool: ConnectionPool
 	#namespaces: NetworkModel['namespaces']
+	readonly #nodes: NetworkModel['nodes'] | undefined
 	#serial = 0
 
-	constructor(index: ClassIndex, pool: ConnectionPool, namespaces: NetworkModel['namespaces']) {
+	constructor(
+		index: ClassIndex,
+		pool: ConnectionPool,
+		model: Pick<NetworkModel, 'namespaces'> & Partial<Pick<NetworkModel, 'nodes'>>,
+	) {
 		this.#index = index
 		this.#pool = pool
-		this.#namespaces = namespaces
+		this.#namespaces = model.namespaces
+		this.#nodes = model.nodes
 	}
 
 	/** A class that is new: what every matcher says of it. */
@@ -91,28 +110,28 @@ export class Compiler {
 		return {
 			serial: ++this.#serial,
 			key: policy.key,
-			priority: 0,
+			audit: policy.audit !== undefined,
 			subject: [this.#inNamespace(policy.namespace), this.#pods(policy.subject)],
 			...(ingress === undefined ? {} : { ingress }),
 			...(egress === undefined ? {} : { egress }),
-			cidrs: cidrsOfPolicy(policy),
+			cidrs: cidrsOfPolicy(policy, this.#nodes),
 			origin: policy.origin,
 		}
 	}
 
-	compileTier(policy: TierPolicy): CompiledPolicy {
-		const rules = (list: TierPolicy['ingress']) =>
+	compileTier(policy: TieredPolicy): CompiledPolicy {
+		const rules = (list: TieredPolicy['ingress']) =>
 			list.map(({ action, peers, ports, origin }) => this.#rule(action, peers, ports, origin, ''))
 		const { namespaces, pods } = policy.subject
 		return {
 			serial: ++this.#serial,
 			key: `${policy.kind} ${policy.key}`,
 			tier: policy.tier,
-			priority: policy.priority,
+			audit: false,
 			subject: [this.#namespacesOf(namespaces), ...(pods === undefined ? [] : [this.#pods(pods)])],
 			ingress: rules(policy.ingress),
 			egress: rules(policy.egress),
-			cidrs: cidrsOfPolicy(policy),
+			cidrs: cidrsOfPolicy(policy, this.#nodes),
 			origin: policy.origin,
 		}
 	}
@@ -135,7 +154,7 @@ export class Compiler {
 
 	#rule(
 		action: CompiledRule['action'],
-		peers: readonly PolicyPeer[] | undefined,
+		peers: readonly TieredPeer[] | undefined,
 		ports: readonly PolicyPort[],
 		origin: Origin,
 		namespace: string,
@@ -156,13 +175,35 @@ export class Compiler {
 		}
 	}
 
-	#peer(peer: PolicyPeer, namespace: string): CompiledPeer {
-		if (peer.kind === 'block') {
-			const { cidr, except, origin } = peer
-			return { matchers: [this.#block(cidr, except)], block: { cidr, except }, origin }
+	#peer(peer: TieredPeer, namespace: string): CompiledPeer {
+		const { origin } = peer
+		switch (peer.kind) {
+			case 'block': {
+				const { cidr, except } = peer
+				return { matchers: [this.#block(cidr, except)], blocks: [{ cidr, except }], origin }
+			}
+			case 'nodes':
+				return { matchers: [this.#nobody()], blocks: this.#addressesOf(peer.nodes), origin }
+			case 'domains':
+				// Which addresses a name has no manifest says.
+				return { matchers: [this.#nobody()], blocks: [], origin }
+			case 'pods': {
+				const where = peer.namespaces === undefined ? this.#inNamespace(namespace) : this.#namespacesOf(peer.namespaces)
+				return { matchers: peer.pods === undefined ? [where] : [where, this.#pods(peer.pods)], blocks: [], origin }
+			}
+			default: {
+				const never: never = peer
+				throw new Error(`No such peer: ${JSON.stringify(never)}`)
+			}
 		}
-		const where = peer.namespaces === undefined ? this.#inNamespace(namespace) : this.#namespacesOf(peer.namespaces)
-		return { matchers: peer.pods === undefined ? [where] : [where, this.#pods(peer.pods)], origin: peer.origin }
+	}
+
+	#addressesOf(selector: LabelSelector): readonly Block[] {
+		return nodeAddresses(this.#nodes, selector).map((cidr) => ({ cidr, except: [] }))
+	}
+
+	#nobody(): Matcher {
+		return this.#matcher('nobody', () => ({ kind: 'pods', matches: () => false }), [])
 	}
 
 	#matcher(key: string, make: () => Omit<Matcher, 'bits'>, candidates: Iterable<number> | undefined): Matcher {
@@ -258,23 +299,36 @@ function keyOfSelector({ matchLabels, matchExpressions }: LabelSelector): string
 	return JSON.stringify([Object.entries(matchLabels).sort(([a], [b]) => (a < b ? -1 : 1)), matchExpressions])
 }
 
-type PolicyLike = Pick<Policy, 'ingress' | 'egress'>
+type PolicyLike = Pick<Policy | TieredPolicy, 'ingress' | 'egress'>
 
-export function cidrsOfPolicy(policy: PolicyLike): readonly Cidr[] {
+/** The networks that divide the address space: those of blocks, and the addresses of nodes that are peers. */
+export function cidrsOfPolicy(policy: PolicyLike, nodes: NetworkModel['nodes'] | undefined): readonly Cidr[] {
 	const cidrs: Cidr[] = []
-	for (const rule of [...(policy.ingress ?? []), ...(policy.egress ?? [])])
-		for (const peer of rule.peers) if (peer.kind === 'block') cidrs.push(peer.cidr, ...peer.except)
+	for (const peer of peersOf(policy)) {
+		if (peer.kind === 'block') cidrs.push(peer.cidr, ...peer.except)
+		else if (peer.kind === 'nodes') cidrs.push(...nodeAddresses(nodes, peer.nodes))
+	}
 	return cidrs
+}
+
+function peersOf(policy: PolicyLike): readonly TieredPeer[] {
+	return [...(policy.ingress ?? []), ...(policy.egress ?? [])].flatMap((rule): readonly TieredPeer[] => rule.peers)
+}
+
+function nodeAddresses(nodes: NetworkModel['nodes'] | undefined, selector: LabelSelector): readonly Cidr[] {
+	const found: Cidr[] = []
+	for (const node of nodes?.values() ?? [])
+		if (selectorMatches(selector, node.labels)) found.push(...node.addresses.map(hostCidr))
+	return found.sort()
 }
 
 /** The label keys that the selectors over pods name. */
 export function* labelKeysOf(
-	policy: PolicyLike & { readonly subject: Policy['subject'] | TierPolicy['subject'] },
+	policy: PolicyLike & { readonly subject: Policy['subject'] | TieredPolicy['subject'] },
 ): Iterable<string> {
 	const { subject } = policy
 	yield* 'matchLabels' in subject ? keysOf(subject) : subject.pods === undefined ? [] : keysOf(subject.pods)
-	for (const rule of [...(policy.ingress ?? []), ...(policy.egress ?? [])])
-		for (const peer of rule.peers) if (peer.kind === 'pods' && peer.pods !== undefined) yield* keysOf(peer.pods)
+	for (const peer of peersOf(policy)) if (peer.kind === 'pods' && peer.pods !== undefined) yield* keysOf(peer.pods)
 }
 
 function* keysOf(selector: LabelSelector): Iterable<string> {

@@ -29,6 +29,23 @@ test('what decide says, of small clusters along their changes', () => {
 	}
 })
 
+test('what decide says with tiers around and policies on trial', () => {
+	for (let seed = 50; seed < 56; seed++) {
+		const world = makeWorld({ ...small, seed, tiers: 4 })
+		let { state } = world
+		let model = build(state)
+		const reach = new Reach({ model })
+		for (let step = 0; step < 6; step++) {
+			const { wrong } = disagreements(model, reach, { every: 11 })
+			assert.deepEqual(wrong.slice(0, 3), [], `seed ${seed}, step ${step}`)
+			const next = world.change(state)
+			model = build(next, { state, model })
+			state = next
+			reach.update({ model })
+		}
+	}
+})
+
 test('what decide says, of pairs of 300 pods', () => {
 	// Every pair takes a minute of two busy cores: `npm run bench reach --full` asks them all, here every 41st.
 	const { state } = makeWorld({ seed: 8, pods: 300, policies: 60, namespaces: 6, replicas: 4, odd: true })
@@ -63,7 +80,7 @@ function everything(model: NetworkModel, reach: Reach): readonly string[] {
 test('following a change gives what building from nothing gives', () => {
 	let kept = 0
 	for (let seed = 100; seed < 112; seed++) {
-		const world = makeWorld({ ...small, seed })
+		const world = makeWorld({ ...small, seed, tiers: seed % 3 })
 		let { state } = world
 		let model = build(state)
 		const reach = new Reach({ model })

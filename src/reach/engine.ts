@@ -3,22 +3,20 @@
 
 import { type Cidr, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import { diffTables } from '../base/table.ts'
-import type { NetworkModel, Pod, Policy } from '../model/network.ts'
+import type { NetworkModel, Pod, Policy, TieredPolicy } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
-import type { Direction } from '../model/policy.ts'
+import { type Direction, inOrder } from '../model/policy.ts'
 import { type AddressSpace, contains, cutAddresses, intervalOf, type Pieces, positionOf } from './addresses.ts'
 import { eachOfAll } from './bits.ts'
 import { ClassIndex, type EndClass, hasIdentity } from './classes.ts'
-import { type CompiledPolicy, type CompiledRule, Compiler, labelKeysOf } from './compile.ts'
+import { type Block, type CompiledPolicy, type CompiledRule, Compiler, cidrsOfPolicy, labelKeysOf } from './compile.ts'
 import { ConnectionPool } from './connections.ts'
-import { inOrder, type TierPolicy } from './tiers.ts'
 
-export type ReachModel = Pick<NetworkModel, 'config' | 'pods' | 'namespaces' | 'policies'>
+export type ReachModel = Pick<NetworkModel, 'config' | 'pods' | 'namespaces' | 'policies'> &
+	Partial<Pick<NetworkModel, 'nodes' | 'tieredPolicies'>>
 
 export interface ReachInput {
 	readonly model: ReachModel
-	/** Policies of the tiers before and behind NetworkPolicy. */
-	readonly tiers?: readonly TierPolicy[]
 }
 
 /** The rules that one class is subject to in one direction; shared by all classes with the same. */
@@ -26,6 +24,8 @@ interface Profile {
 	readonly admin: readonly CompiledRule[]
 	/** Undefined: no NetworkPolicy isolates. */
 	readonly rules: readonly CompiledRule[] | undefined
+	/** All that isolate are on trial: what none of their rules allows goes on to the tier behind. */
+	readonly trial: boolean
 	readonly baseline: readonly CompiledRule[]
 	readonly policies: readonly CompiledPolicy[]
 	/** For ingress: a destination with the named ports that the rules are about. */
@@ -61,7 +61,7 @@ const growth = 2
 export class Reach {
 	readonly pool = new ConnectionPool()
 	#model: ReachModel
-	#tiers: readonly TierPolicy[]
+	#tiers: readonly TieredPolicy[]
 	#index!: ClassIndex
 	#compiler!: Compiler
 	#space!: AddressSpace
@@ -75,7 +75,7 @@ export class Reach {
 
 	constructor(input: ReachInput) {
 		this.#model = input.model
-		this.#tiers = inOrder(input.tiers ?? [])
+		this.#tiers = inOrder(input.model.tieredPolicies?.values() ?? [])
 		this.#build()
 	}
 
@@ -183,8 +183,11 @@ export class Reach {
 		const before = this.#model
 		const { model } = input
 		this.#model = model
-		const tiers = inOrder(input.tiers ?? [])
-		const sameTiers = tiers.length === this.#tiers.length && tiers.every((t, i) => t === this.#tiers[i])
+		const tiers = inOrder(input.model.tieredPolicies?.values() ?? [])
+		const sameTiers =
+			tiers.length === this.#tiers.length &&
+			tiers.every((t, i) => t === this.#tiers[i]) &&
+			(tiers.length === 0 || before.nodes === model.nodes)
 		this.#tiers = tiers
 		const touched = new Set<number>()
 		if (
@@ -237,17 +240,16 @@ export class Reach {
 	}
 
 	#build(): void {
-		const { pods, policies, namespaces } = this.#model
+		const { pods, policies } = this.#model
 		const named = new Set<string>()
 		const cidrs: Cidr[] = []
 		for (const policy of [...policies.values(), ...this.#tiers]) {
 			for (const key of labelKeysOf(policy)) named.add(key)
-			for (const rule of [...(policy.ingress ?? []), ...(policy.egress ?? [])])
-				for (const peer of rule.peers) if (peer.kind === 'block') cidrs.push(peer.cidr, ...peer.except)
+			cidrs.push(...cidrsOfPolicy(policy, this.#model.nodes))
 		}
 		this.#space = cutAddresses(cidrs)
 		this.#index = new ClassIndex(this.#model, named)
-		this.#compiler = new Compiler(this.#index, this.pool, namespaces)
+		this.#compiler = new Compiler(this.#index, this.pool, this.#model)
 		this.#policies = new Map()
 		this.#byNamespace = new Map()
 		this.#profiles = { ingress: new Map(), egress: new Map() }
@@ -329,6 +331,7 @@ export class Reach {
 				profile = {
 					admin: rulesOf(tiers.filter((t) => t.tier === 'Admin')),
 					rules: isolating.length === 0 ? undefined : rulesOf(isolating),
+					trial: isolating.length > 0 && isolating.every((policy) => policy.audit),
 					baseline: rulesOf(tiers.filter((t) => t.tier === 'Baseline')),
 					policies: all,
 					destination: named ? end : undefined,
@@ -359,7 +362,7 @@ export class Reach {
 		const size = classes.length
 		// Room for classes to come.
 		const row = new Uint32Array(size + (size >> 2) + 16)
-		if (profile.admin.length > 0 || profile.baseline.length > 0) {
+		if (isOrdered(profile)) {
 			for (let id = 0; id < size; id++) row[id] = this.#cell(profile, id)
 			return row
 		}
@@ -396,7 +399,7 @@ export class Reach {
 
 	#cell(profile: Profile, other: number): number {
 		const end = this.#index.classes[other]!
-		if (profile.admin.length === 0 && profile.baseline.length === 0) {
+		if (!isOrdered(profile)) {
 			let id: number = ConnectionPool.none
 			for (const rule of profile.rules ?? [])
 				if (matchesClass(rule, other))
@@ -413,7 +416,7 @@ export class Reach {
 	#fillPieces(profile: Profile): Uint32Array {
 		const { size } = this.#space
 		const row = new Uint32Array(size)
-		if (profile.admin.length > 0 || profile.baseline.length > 0) {
+		if (isOrdered(profile)) {
 			for (let piece = 0; piece < size; piece++)
 				row[piece] = this.#fold(
 					profile,
@@ -425,15 +428,16 @@ export class Reach {
 		for (const rule of profile.rules ?? []) {
 			const id = this.#compiler.portsOf(rule, profile.destination)
 			const ranges =
-				rule.peers === undefined ? [{ from: 0, to: size }] : rule.peers.flatMap((peer) => this.#piecesOf(peer.block))
+				rule.peers === undefined
+					? [{ from: 0, to: size }]
+					: rule.peers.flatMap((peer) => peer.blocks.flatMap((block) => this.#piecesOf(block)))
 			for (const { from, to } of ranges)
 				for (let piece = from; piece < to; piece++) row[piece] = this.pool.unite(row[piece]!, id)
 		}
 		return row
 	}
 
-	#piecesOf(block: { readonly cidr: Cidr; readonly except: readonly Cidr[] } | undefined): readonly Pieces[] {
-		if (block === undefined) return []
+	#piecesOf(block: Block): readonly Pieces[] {
 		let ranges: Pieces[] = [this.#space.piecesOf(block.cidr)]
 		for (const except of block.except) {
 			const hole = this.#space.piecesOf(except)
@@ -450,7 +454,7 @@ export class Reach {
 	#matchesPiece(rule: CompiledRule, piece: number): boolean {
 		if (rule.peers === undefined) return true
 		const { family, first } = this.#space.intervalOf(piece)
-		return rule.peers.some(({ block }) => block !== undefined && holds(block, family, first))
+		return rule.peers.some(({ blocks }) => blocks.some((block) => holds(block, family, first)))
 	}
 
 	/** Admin tier → NetworkPolicy → Baseline tier → allowed. */
@@ -474,11 +478,18 @@ export class Reach {
 		if (profile.rules !== undefined) {
 			let named: number = ConnectionPool.none
 			for (const rule of profile.rules) if (matches(rule)) named = pool.unite(named, portsOf(rule))
-			return pool.unite(allowed, pool.intersect(open, named))
+			allowed = pool.unite(allowed, pool.intersect(open, named))
+			if (!profile.trial) return allowed
+			open = pool.subtract(open, named)
 		}
 		tier(profile.baseline)
 		return pool.unite(allowed, open)
 	}
+}
+
+/** Not only rules that add up. */
+function isOrdered(profile: Profile): boolean {
+	return profile.admin.length > 0 || profile.baseline.length > 0 || profile.trial
 }
 
 function isOpen(profile: Profile): boolean {
@@ -489,11 +500,7 @@ function matchesClass(rule: CompiledRule, id: number): boolean {
 	return rule.peers === undefined || rule.peers.some(({ matchers }) => matchers.every((m) => m.bits.has(id)))
 }
 
-function holds(
-	block: { readonly cidr: Cidr; readonly except: readonly Cidr[] },
-	family: IpFamily,
-	position: number | bigint,
-): boolean {
+function holds(block: Block, family: IpFamily, position: number | bigint): boolean {
 	if (!contains(intervalOf(block.cidr), family, position)) return false
 	return !block.except.some((cidr) => contains(intervalOf(cidr), family, position))
 }

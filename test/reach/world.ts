@@ -36,6 +36,8 @@ export interface WorldOptions {
 	readonly nodes?: number
 	/** Some pods with both families, hostNetwork, without an address, finished; labels that tell replicas apart. */
 	readonly odd?: boolean
+	/** Policies of the tiers, and NetworkPolicies on trial. */
+	readonly tiers?: number
 }
 
 const networks = [
@@ -65,7 +67,7 @@ export interface World {
 }
 
 export function makeWorld(options: WorldOptions): World {
-	const { pods, policies, namespaces, replicas, odd = false, nodes = 5 } = options
+	const { pods, policies, namespaces, replicas, odd = false, nodes = 5, tiers = 0 } = options
 	const random = chance(options.seed)
 	const names = Array.from({ length: namespaces }, (_, i) => `ns-${i}`)
 	const workloads = Math.max(1, Math.ceil(pods / replicas))
@@ -194,7 +196,11 @@ export function makeWorld(options: WorldOptions): World {
 		({
 			apiVersion: 'networking.k8s.io/v1',
 			kind: 'NetworkPolicy',
-			metadata: { name: `np-${index}`, namespace: names[index % namespaces]! },
+			metadata: {
+				name: `np-${index}`,
+				namespace: names[index % namespaces]!,
+				...(tiers > 0 && random.mostly(25) ? { annotations: { 'podwire.dev/audit': 'true' } } : {}),
+			},
 			spec: {
 				podSelector: selector(),
 				policyTypes: random.pick([['Ingress'], ['Ingress'], ['Egress'], ['Ingress', 'Egress']]),
@@ -203,7 +209,65 @@ export function makeWorld(options: WorldOptions): World {
 			},
 		}) as unknown as KubeObject
 
+	const tierPeer = (direction: 'ingress' | 'egress') =>
+		random.pick([
+			() => ({ namespaces: namespaceSelector() }),
+			() => ({ pods: { namespaceSelector: namespaceSelector(), podSelector: selector() } }),
+			() => ({ pods: { namespaceSelector: {}, podSelector: selector() } }),
+			() =>
+				direction === 'ingress'
+					? { namespaces: {} }
+					: random.pick([
+							{ networks: [random.pick(networks), '192.0.2.0/24'] },
+							{ nodes: { matchLabels: { pool: random.pick(['a', 'b']) } } },
+						]),
+		])()
+	const tierProtocol = () =>
+		random.pick([
+			{ tcp: { destinationPort: { number: 8080 } } },
+			{ tcp: { destinationPort: { range: { start: 1, end: 65535 } } } },
+			{ udp: { destinationPort: { number: 53 } } },
+			{ destinationNamedPort: 'http' },
+			{ destinationNamedPort: 'dns' },
+		])
+	const tierObject = (index: number): KubeObject => {
+		const tierRules = (direction: 'ingress' | 'egress') =>
+			several(
+				() => ({
+					action: random.pick(['Accept', 'Deny', 'Pass']),
+					[direction === 'ingress' ? 'from' : 'to']: several(() => tierPeer(direction), 1, 2),
+					...(random.mostly(70) ? { protocols: several(tierProtocol, 1, 2) } : {}),
+				}),
+				0,
+				3,
+			)
+		return {
+			apiVersion: 'policy.networking.k8s.io/v1alpha2',
+			kind: 'ClusterNetworkPolicy',
+			metadata: { name: `cnp-${index}` },
+			spec: {
+				tier: random.pick(['Admin', 'Baseline']),
+				priority: random.below(3),
+				subject: random.pick([
+					{ namespaces: namespaceSelector() },
+					{ pods: { namespaceSelector: namespaceSelector(), podSelector: selector() } },
+				]),
+				ingress: tierRules('ingress'),
+				egress: tierRules('egress'),
+			},
+		} as unknown as KubeObject
+	}
+
 	const objects: KubeObject[] = names.map(namespaceObject)
+	for (let i = 0; i < nodes; i++)
+		objects.push({
+			apiVersion: 'v1',
+			kind: 'Node',
+			metadata: { name: `node-${i}`, labels: { pool: i % 2 === 0 ? 'a' : 'b' } },
+			spec: {},
+			status: { addresses: [{ type: 'InternalIP', address: `172.18.0.${i + 2}` }] },
+		} as unknown as KubeObject)
+	for (let i = 0; i < tiers; i++) objects.push(tierObject(i))
 	for (let i = 0; i < pods; i++) objects.push(podObject(i))
 	for (let i = 0; i < policies; i++) objects.push(policyObject(i))
 	const state = setObjects(
@@ -213,6 +277,7 @@ export function makeWorld(options: WorldOptions): World {
 	return {
 		state,
 		change(state) {
+			if (tiers > 0 && random.mostly(20)) return setObject(state, tierObject(random.below(tiers)))
 			const what = random.below(100)
 			if (what < 35) return setObject(state, policyObject(random.below(policies + 2)))
 			if (what < 45) {
