@@ -186,7 +186,7 @@ suite('killed', { skip }, () => {
 			left.files.filter((f) => f.includes('podwire')),
 			[],
 		)
-		assert.deepEqual(namespacesAlive(inodes), [])
+		assert.deepEqual(namespacesAlive(inodes, home.folder), [])
 		assert.equal(await home.ask('config', 'get-contexts', '-o', 'name'), '')
 		assert.equal(hostNetwork(), host)
 	})

@@ -336,7 +336,7 @@ suite('a lab', { skip }, () => {
 
 	test('down leaves nothing, and down again has nothing to do', async () => {
 		const inodes = [...namespacesIn(join(home.runtime, 'netns')).values()]
-		assert.ok(inodes.length > 10 && namespacesAlive(inodes).length > 10)
+		assert.ok(inodes.length > 10 && namespacesAlive(inodes, home.folder).length > 10)
 		const context = await home.ask('config', 'get-contexts', '-o', 'name')
 		assert.equal(context, `podwire-${home.name}\n`)
 		const busy = home.startExec(client, 'sleep', '600')
@@ -352,7 +352,7 @@ suite('a lab', { skip }, () => {
 			left.files.filter((f) => f.includes('podwire')),
 			[],
 		)
-		assert.deepEqual(namespacesAlive(inodes), [])
+		assert.deepEqual(namespacesAlive(inodes, home.folder), [])
 		assert.equal(await home.ask('config', 'get-contexts', '-o', 'name'), '')
 		assert.equal(hostNetwork(), host)
 		const again = await home.podwire(['down'])

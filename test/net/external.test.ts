@@ -267,7 +267,7 @@ test('a node dies: its connections go elsewhere within seconds, announced addres
 	await askUntil(lab, ip, 5)
 	await askUntil(lab, announced, 5)
 	const holder = async () => (await lab.handle.client.agent.readBalancer!()).announced[announced as never] as string
-	const node = await holder()
+	const node = await lab.until(holder)
 	const macOf = () =>
 		inNetnsAt(`${lab.paths.namespaces}/underlay`, () => {
 			const socket = new NetlinkSocket(NETLINK_ROUTE)

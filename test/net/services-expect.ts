@@ -154,6 +154,9 @@ export async function expect(world: World, questions: readonly Question[]): Prom
 	assert.equal(wrong.join('\n'), '')
 }
 
+/** Milliseconds for an answer that is to come: an emulated machine on a busy one takes seconds. */
+const patience = 8000
+
 async function askUntil(netns: string, ip: Ip, port: number, protocol: 'TCP' | 'UDP', expected: Expected) {
 	const ask = (timeout: number) => (protocol === 'TCP' ? askTcp : askUdp)(netns, ip, port, timeout)
 	if (expected === 'silence') return new Set([await ask(250)])
@@ -161,7 +164,7 @@ async function askUntil(netns: string, ip: Ip, port: number, protocol: 'TCP' | '
 	// Of k endpoints one stays unseen in 16 × k tries once in millions of runs.
 	const most = expected === 'refused' ? 2 : 16 * expected.length
 	for (let i = 0; i < most && (i < 3 || expected === 'refused' || seen.size < expected.length); i++)
-		seen.add(await ask(2000))
+		seen.add(await ask(patience))
 	return seen
 }
 

@@ -54,19 +54,22 @@ export function namespacesIn(folder: string): ReadonlyMap<string, number> {
 	return new Map(readdirSync(folder).map((name) => [name, statSync(join(folder, name)).ino]))
 }
 
-/** Which of these network namespaces a process is in or a mount holds. */
-export function namespacesAlive(inodes: Iterable<number>): readonly string[] {
+/**
+ * Which of these network namespaces a process or a mount that has to do with `folder` still holds. Others do not count:
+ * the kernel gives the number of a namespace that is gone to the next one, whoever makes it.
+ */
+export function namespacesAlive(inodes: Iterable<number>, folder: string): readonly string[] {
 	const wanted = new Set([...inodes].map((i) => `net:[${i}]`))
 	const alive: string[] = []
 	for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-		const name = line.split(' ')[3] ?? ''
-		if (wanted.has(name)) alive.push(`mount ${line.split(' ')[4]} of ${name}`)
+		const [, , , name = '', point = ''] = line.split(' ')
+		if (wanted.has(name) && point.startsWith(`${folder}/`)) alive.push(`mount ${point} of ${name}`)
 	}
-	for (const pid of readdirSync('/proc')) {
-		if (!/^\d+$/.test(pid)) continue
+	for (const found of processesOf(folder)) {
+		const pid = found.split(' ', 1)[0]
 		try {
 			const name = readlinkSync(`/proc/${pid}/ns/net`)
-			if (wanted.has(name)) alive.push(`process ${pid} in ${name}`)
+			if (wanted.has(name)) alive.push(`process ${found} in ${name}`)
 		} catch {
 			// It has just ended.
 		}
