@@ -4,15 +4,17 @@
 import { familyOf, type Ip } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { emptyProgram, type NftProgram, tableKey } from '../../linux/nft/program.ts'
-import type { AddressOwner, Namespace, NetworkModel, NodeName, Pod, Policy } from '../../model/network.ts'
+import { namespaceNameLabel } from '../../model/labels.ts'
+import type { AddressOwner, Namespace, NetworkModel, NodeName, Pod, Policy, TieredPolicy } from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
-import { type Direction, selecting } from '../../model/policy.ts'
+import { type Direction, inOrder, selecting } from '../../model/policy.ts'
+import { tierSelects } from '../../model/policy-match.ts'
 import { selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
 import { FamilyTable } from './family-table.ts'
 import { type Family, families, names, type PolicyConfig } from './layout.ts'
 import { keysOf, type Membership, MembershipIndex } from './members.ts'
-import { chainName, chainOf, type Group, groupKey, namedPortsOf } from './rules.ts'
+import { chainName, chainsOf, type Group, groupKey, namedPortsOf } from './rules.ts'
 
 /** A pod's wiring on this node: it is there before the API says which address the pod has. */
 export interface LocalPod {
@@ -21,7 +23,7 @@ export interface LocalPod {
 	readonly ips: readonly Ip[]
 }
 
-type PolicyModel = Pick<NetworkModel, 'pods' | 'addresses' | 'namespaces' | 'policies'>
+type PolicyModel = Pick<NetworkModel, 'pods' | 'addresses' | 'namespaces' | 'policies' | 'tieredPolicies' | 'nodes'>
 
 const directions: readonly Direction[] = ['ingress', 'egress']
 const familyName = (ip: Ip): Family => (familyOf(ip) === 4 ? 'ip' : 'ip6')
@@ -59,6 +61,8 @@ export class PolicyCompiler {
 	readonly #ipsOfNamespace = new Map<string, Set<Ip>>()
 	readonly #wired = new Map<Ip, LocalPod>()
 	readonly #wiredByPod = new Map<ObjectKey, Set<Ip>>()
+	/** Those of the tiers, in their order. */
+	#tiers: readonly TieredPolicy[] = []
 	readonly #policies = new Map<string, Map<ObjectKey, Policy>>()
 	readonly #subjects = new Map<Ip, Subject>()
 	readonly #subjectsOfNamespace = new Map<string, Set<Ip>>()
@@ -71,7 +75,14 @@ export class PolicyCompiler {
 	constructor(node: NodeName, config: PolicyConfig) {
 		this.#node = node
 		this.#config = config
-		this.#model = { pods: emptyTable(), addresses: emptyTable(), namespaces: emptyTable(), policies: emptyTable() }
+		this.#model = {
+			pods: emptyTable(),
+			addresses: emptyTable(),
+			namespaces: emptyTable(),
+			policies: emptyTable(),
+			tieredPolicies: emptyTable(),
+			nodes: emptyTable(),
+		}
 		this.#tables = { ip: new FamilyTable('ip', config), ip6: new FamilyTable('ip6', config) }
 	}
 
@@ -88,8 +99,9 @@ export class PolicyCompiler {
 		this.#touchLocal(local, subjects)
 		for (const key of touched.pods) for (const ip of this.#wiredByPod.get(key) ?? []) subjects.add(ip)
 		this.#movePeers(touched.ips, subjects)
-		this.#touchNamespaces(before, model)
+		this.#touchNamespaces(before, model, subjects)
 		const rebuilt = this.#touchPolicies(before, model, subjects)
+		this.#touchTiers(before, model, subjects, rebuilt)
 		for (const ip of subjects) this.#settle(ip)
 		for (const group of rebuilt) if (this.#groups.get(group.key) === group) this.#rebuild(group)
 		return this.#finish()
@@ -159,12 +171,13 @@ export class PolicyCompiler {
 	}
 
 	/** Labels of a namespace decide about all of its pods. */
-	#touchNamespaces(before: PolicyModel, model: PolicyModel): void {
+	#touchNamespaces(before: PolicyModel, model: PolicyModel, subjects: Set<Ip>): void {
 		const changed: string[] = []
 		diffTables<string, Namespace>(before.namespaces, model.namespaces, (name, a, b) => {
 			if (a?.labels !== b?.labels) changed.push(name)
 		})
 		for (const name of changed) {
+			if (this.#tiers.length > 0) for (const ip of this.#subjectsOfNamespace.get(name) ?? []) subjects.add(ip)
 			for (const ip of this.#ipsOfNamespace.get(name) ?? []) {
 				const pod = this.#peers.get(ip)
 				if (pod === undefined) continue
@@ -216,6 +229,20 @@ export class PolicyCompiler {
 		return rebuilt
 	}
 
+	/** Policies of the tiers are few and select across namespaces: all pods of the node are looked at again. */
+	#touchTiers(before: PolicyModel, model: PolicyModel, subjects: Set<Ip>, rebuilt: Set<ActiveGroup>): void {
+		if (before.tieredPolicies !== model.tieredPolicies) {
+			this.#tiers = inOrder(model.tieredPolicies.values())
+			for (const ip of this.#subjects.keys()) subjects.add(ip)
+			for (const active of this.#groups.values()) if (active.group.tiers.length > 0) rebuilt.add(active)
+		}
+		if (before.nodes === model.nodes || this.#tiers.length === 0) return
+		for (const active of this.#groups.values()) {
+			const rules = active.group.tiers.flatMap((policy) => policy[active.group.direction])
+			if (rules.some((rule) => rule.peers.some((peer) => peer.kind === 'nodes'))) rebuilt.add(active)
+		}
+	}
+
 	#subjectAt(ip: Ip): Pick<Subject, 'namespace' | 'pod'> | undefined {
 		const wired = this.#wired.get(ip)
 		if (wired !== undefined) {
@@ -264,15 +291,20 @@ export class PolicyCompiler {
 	/** Undefined: no policy isolates the pod in this direction. */
 	#groupOf({ namespace, pod }: Pick<Subject, 'namespace' | 'pod'>, direction: Direction): Group | undefined {
 		const all = this.#policies.get(namespace)
-		if (all === undefined) return undefined
+		const tiered = this.#tiers.filter((policy) => policy[direction].length > 0)
+		if (all === undefined && tiered.length === 0) return undefined
 		if (pod === undefined) {
-			const any = [...all.values()].some((p) => p[direction] !== undefined)
-			return any ? { direction, namespace, policies: [], named: new Map() } : undefined
+			const any = [...(all?.values() ?? [])].some((p) => p[direction] !== undefined)
+			const labels = this.#model.namespaces.get(namespace)?.labels ?? { [namespaceNameLabel]: namespace }
+			const tier = tiered.some((p) => selectorMatches(p.subject.namespaces, labels))
+			return any || tier ? { direction, namespace, policies: [], tiers: [], named: new Map() } : undefined
 		}
-		const policies = selecting(all.values(), pod, direction)
-		if (policies.length === 0) return undefined
-		const named = direction === 'ingress' ? namedPortsOf(policies, pod) : new Map<string, readonly number[]>()
-		return { direction, namespace, policies, named }
+		const policies = all === undefined ? [] : selecting(all.values(), pod, direction)
+		const tiers = tiered.filter((policy) => tierSelects(policy, this.#model, pod))
+		if (policies.length === 0 && tiers.length === 0) return undefined
+		const named =
+			direction === 'ingress' ? namedPortsOf([...policies, ...tiers], pod) : new Map<string, readonly number[]>()
+		return { direction, namespace, policies, tiers, named }
 	}
 
 	#acquire(group: Group, family: Family): ActiveGroup {
@@ -289,20 +321,22 @@ export class PolicyCompiler {
 
 	#release(active: ActiveGroup, family: Family): void {
 		if (--active.uses[family] > 0) return
-		for (const name of this.#tables[family].removeChain(active.name)) this.#forget(name, family)
+		for (const name of this.#tables[family].removeChains(active.name)) this.#forget(name, family)
 		if (active.uses.ip + active.uses.ip6 === 0) this.#groups.delete(active.key)
 	}
 
 	#rebuild(active: ActiveGroup): void {
 		const policies = active.group.policies.flatMap((p) => this.#model.policies.get(p.key) ?? [])
-		active.group = { ...active.group, policies }
+		const { tiers: before } = active.group
+		const tiers = this.#tiers.filter((p) => before.some((b) => b.kind === p.kind && b.key === p.key))
+		active.group = { ...active.group, policies, tiers }
 		for (const family of families) if (active.uses[family] > 0) this.#build(active, family)
 	}
 
 	#build(active: ActiveGroup, family: Family): void {
-		const { chain, memberships, constants } = chainOf(active.group, family, this.#config)
-		for (const m of memberships) this.#remember(m, family)
-		const dropped = this.#tables[family].setChain(chain, memberships, constants)
+		const chains = chainsOf(active.group, family, this.#config, this.#model.nodes)
+		for (const m of chains.memberships) this.#remember(m, family)
+		const dropped = this.#tables[family].setChains(active.name, chains)
 		for (const name of dropped) this.#forget(name, family)
 	}
 

@@ -14,7 +14,7 @@ import {
 	selfSet,
 	tableName,
 } from './layout.ts'
-import type { Membership } from './members.ts'
+import type { GroupChains } from './rules.ts'
 
 type Elements = Table<string, NftElement>
 type Declaration = Omit<NftSet, 'elements'>
@@ -35,7 +35,9 @@ export class FamilyTable {
 	readonly #family: Family
 	readonly #base: readonly NftChain[]
 	#chains: Table<string, NftChain> = emptyTable()
-	readonly #setsOfChain = new Map<string, readonly string[]>()
+	/** Of each group of chains, by the name of the first. */
+	readonly #chainsOf = new Map<string, readonly string[]>()
+	readonly #setsOf = new Map<string, readonly string[]>()
 	readonly #uses = new Map<string, Use>()
 	readonly #elements = new Map<string, Elements>()
 	readonly #edits = new Map<string, Map<string, NftElement | undefined>>()
@@ -63,26 +65,31 @@ export class FamilyTable {
 		this.#changed.add(set)
 	}
 
-	/** The names of the memberships that the chain of this name asked for before: each counts one use less. */
-	setChain(chain: NftChain, memberships: readonly Membership[], constants: readonly NftSet[]): readonly string[] {
+	/** The names of the memberships that the chains under this name asked for before: each counts one use less. */
+	setChains(name: string, { chains, memberships, constants }: GroupChains): readonly string[] {
 		for (const m of memberships) {
 			const declare = m.port === undefined ? peerSet : namedSet
 			this.#use(m.name, () => ({ declaration: declare(this.#family, m.name, m.comment), count: 0 }))
 		}
 		for (const { elements, ...declaration } of constants)
 			this.#use(declaration.name, () => ({ declaration, constant: elements, count: 0 }))
-		const dropped = this.#drop(chain.name)
-		this.#setsOfChain.set(
-			chain.name,
+		const dropped = this.removeChains(name)
+		this.#setsOf.set(
+			name,
 			[...memberships, ...constants].map((s) => s.name),
 		)
-		this.#chains = this.#chains.set(chain.name, chain)
+		this.#chainsOf.set(
+			name,
+			chains.map((c) => c.name),
+		)
+		for (const chain of chains) this.#chains = this.#chains.set(chain.name, chain)
 		return dropped
 	}
 
 	/** The names of the memberships it asked for. */
-	removeChain(name: string): readonly string[] {
-		this.#chains = this.#chains.delete(name)
+	removeChains(name: string): readonly string[] {
+		for (const chain of this.#chainsOf.get(name) ?? []) this.#chains = this.#chains.delete(chain)
+		this.#chainsOf.delete(name)
 		return this.#drop(name)
 	}
 
@@ -96,9 +103,9 @@ export class FamilyTable {
 		use.count++
 	}
 
-	#drop(chain: string): string[] {
+	#drop(group: string): string[] {
 		const memberships: string[] = []
-		for (const name of this.#setsOfChain.get(chain) ?? []) {
+		for (const name of this.#setsOf.get(group) ?? []) {
 			const use = this.#uses.get(name)
 			if (use === undefined) continue
 			if (use.constant === undefined) memberships.push(name)
@@ -106,7 +113,7 @@ export class FamilyTable {
 			this.#uses.delete(name)
 			this.#changed.add(name)
 		}
-		this.#setsOfChain.delete(chain)
+		this.#setsOf.delete(group)
 		return memberships
 	}
 

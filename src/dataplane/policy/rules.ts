@@ -1,7 +1,7 @@
 // The chain of the policies that select a pod: a rule for each way in which one of them allows a connection (return: the
 // other direction is asked next), and at the end what becomes of everything else.
 
-import { type Cidr, familyOf } from '../../base/ip.ts'
+import { type Cidr, familyOf, type Ip } from '../../base/ip.ts'
 import { type Table, tableOf } from '../../base/table.ts'
 import {
 	addresses,
@@ -16,10 +16,19 @@ import {
 } from '../../linux/nft/build.ts'
 import type { Expression } from '../../linux/nft/expr/expression.ts'
 import { bareElement, type NftChain, type NftElement, type NftRule, type NftSet } from '../../linux/nft/program.ts'
-import type { Pod, Policy, PolicyPeer, PolicyPort, PolicyRule } from '../../model/network.ts'
+import type {
+	NetworkModel,
+	Pod,
+	Policy,
+	PolicyPeer,
+	PolicyPort,
+	PolicyRule,
+	TieredPolicy,
+	TieredRule,
+} from '../../model/network.ts'
 import type { Origin } from '../../model/origin.ts'
 import type { Direction } from '../../model/policy.ts'
-import { isNothing } from '../../model/selector.ts'
+import { isNothing, selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
 import { type Block, rangesOf } from './blocks.ts'
 import {
@@ -29,24 +38,28 @@ import {
 	names,
 	type PolicyConfig,
 	peerAddress,
+	peerSet,
 	portKey,
 	portSet,
 } from './layout.ts'
-import { logRules } from './log.ts'
+import { type LoggedVerdict, logRules } from './log.ts'
 import { clip, digest, type Membership, membershipOf, protocolName, protocolNumber } from './members.ts'
 
 /** Pods whose connections in one direction the same policies decide. */
 export interface Group {
 	readonly direction: Direction
 	readonly namespace: string
-	/** By key; empty: the pods are not known yet, and some policy of their namespace may select them. */
+	/** By key. */
 	readonly policies: readonly Policy[]
+	/** Policies of the tiers that select the pods and have rules for the direction, in their order. */
+	readonly tiers: readonly TieredPolicy[]
 	/** What the names of ports in the policies mean on these pods, for ingress: `TCP http` → numbers. */
 	readonly named: ReadonlyMap<string, readonly number[]>
 }
 
-export interface GroupChain {
-	readonly chain: NftChain
+export interface GroupChains {
+	/** The first is the group's; it goes on to the others. */
+	readonly chains: readonly NftChain[]
 	readonly memberships: readonly Membership[]
 	/** Sets with the contents they have for good. */
 	readonly constants: readonly NftSet[]
@@ -54,18 +67,27 @@ export interface GroupChain {
 
 type TransportProtocol = 'TCP' | 'UDP' | 'SCTP'
 
-export function groupKey({ direction, namespace, policies, named }: Group): string {
-	return JSON.stringify([direction, namespace, policies.map((p) => p.key), [...named]])
+export function groupKey({ direction, namespace, policies, tiers, named }: Group): string {
+	const inTiers = tiers.map((p) => `${p.kind} ${p.key}`)
+	return JSON.stringify([direction, namespace, policies.map((p) => p.key), inTiers, [...named]])
+}
+
+/** The pods are not known yet, and some policy may select them. */
+export function isUnknown({ policies, tiers }: Group): boolean {
+	return policies.length === 0 && tiers.length === 0
 }
 
 /** The same for the same policies on every node and after every restart. */
 export function chainName(group: Group): string {
-	const { direction, namespace, policies } = group
-	return `${direction}-${namespace}-${policies.length === 0 ? 'unknown' : digest(groupKey(group))}`
+	const { direction, namespace } = group
+	return `${direction}-${namespace}-${isUnknown(group) ? 'unknown' : digest(groupKey(group))}`
 }
 
 /** What the names in the policies' ingress rules mean on the pod. */
-export function namedPortsOf(policies: readonly Policy[], pod: Pod): ReadonlyMap<string, readonly number[]> {
+export function namedPortsOf(
+	policies: readonly (Policy | TieredPolicy)[],
+	pod: Pod,
+): ReadonlyMap<string, readonly number[]> {
 	const named = new Map<string, readonly number[]>()
 	for (const policy of policies) {
 		for (const rule of policy.ingress ?? []) {
@@ -82,46 +104,75 @@ export function namedPortsOf(policies: readonly Policy[], pod: Pod): ReadonlyMap
 	return new Map([...named].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-export function chainOf(group: Group, family: Family, config: PolicyConfig): GroupChain {
-	const { direction, policies } = group
-	const name = chainName(group)
+/** The tiers and the policies in their order: Admin, NetworkPolicy, Baseline, and what holds where nobody decided. */
+export function chainsOf(group: Group, family: Family, config: PolicyConfig, nodes: Nodes): GroupChains {
+	const { direction, policies, tiers } = group
 	const memberships = new Map<string, Membership>()
 	const constants = new Map<string, NftSet>()
-	const rules: NftRule[] = []
-	for (const policy of policies) {
-		for (const rule of policy[direction] ?? []) {
-			const matches = matchesOf(group, policy, rule, family, memberships, constants)
-			const comment = originComment(rule.origin)
-			for (const match of matches) {
-				rules.push(...logRules(config.log, 'allow', name, comment, match))
-				rules.push({ expressions: [...match, count, decide('return')], comment })
-			}
-		}
-	}
+	const context: RuleContext = { direction, named: group.named, family, nodes, memberships, constants }
+	const name = chainName(group)
 	const { saddr, daddr } = addresses(family)
-	rules.push({
+	const self: NftRule = {
 		expressions: [...inSet([saddr, daddr], names.self), count, decide('return')],
 		comment: 'a pod may always reach itself',
-	})
-	rules.push(...lastRules(group, name, config))
-	return {
-		chain: { name, rules },
-		memberships: [...memberships.values()],
-		constants: [...constants.values()],
 	}
+	const rulesOf = (rule: PolicyRule | TieredRule, scope: string | undefined, end: End, chain: string): NftRule[] => {
+		const comment = originComment(rule.origin)
+		return matchesOf(context, scope, rule).flatMap((match) => [
+			...(end.says === undefined ? [] : logRules(config.log, end.says, chain, comment, match)),
+			{ expressions: [...match, count, end.verdict], comment },
+		])
+	}
+	const tierRules = (tier: TieredPolicy['tier'], pass: End, chain: string): NftRule[] => {
+		const ends = { Accept: allow, Deny: deny, Pass: pass }
+		const rules = tiers.filter((policy) => policy.tier === tier).flatMap((policy) => policy[direction])
+		return rules.flatMap((rule) => rulesOf(rule, undefined, ends[rule.action], chain))
+	}
+	const next = `${name}-next`
+	const first = tierRules('Admin', { verdict: decide('goto', next) }, name)
+	const passes = tiers.some((p) => p.tier === 'Admin' && p[direction].some((rule) => rule.action === 'Pass'))
+	const rest: NftRule[] = []
+	const chain = passes ? next : name
+	for (const policy of policies) {
+		for (const rule of policy[direction] ?? []) rest.push(...rulesOf(rule, policy.namespace, allow, chain))
+	}
+	// Under a tier it comes before everything that may deny; else only what is about to be denied asks for it.
+	const tiered = tiers.length > 0
+	if (!tiered) rest.push(self)
+	rest.push(...lastRules(group, chain, config, () => tierRules('Baseline', allow, chain)))
+	const goOn: NftRule = { expressions: [count, decide('goto', next)], comment: 'no rule of the tier' }
+	const chains = passes
+		? [
+				{ name, rules: [self, ...first, goOn] },
+				{ name: next, rules: rest },
+			]
+		: [{ name, rules: tiered ? [self, ...first, ...rest] : rest }]
+	return { chains, memberships: [...memberships.values()], constants: [...constants.values()] }
 }
 
-/** What no rule allowed is dropped, unless all policies that say so are on trial: then it is logged only. */
-function lastRules({ namespace, policies }: Group, chain: string, config: PolicyConfig): NftRule[] {
-	const audited = policies.length > 0 && policies.every((p) => p.audit !== undefined)
-	const comment =
-		policies.length === 0
-			? clip(`the pod is not known yet, and policies of namespace ${namespace} may select it`)
-			: reasons(policies.filter((p) => audited || p.audit === undefined).map((p) => p.origin))
-	return [
-		...logRules(config.log, audited ? 'audit' : 'deny', chain, comment),
-		{ expressions: [count, decide(audited ? 'return' : 'drop')], comment },
+/** What a rule that matches does, and what it is called in the log; the log has no word for going on to another tier. */
+interface End {
+	readonly verdict: Expression
+	readonly says?: LoggedVerdict
+}
+const allow: End = { verdict: decide('return'), says: 'allow' }
+const deny: End = { verdict: decide('drop'), says: 'deny' }
+
+/**
+ * What no rule allowed is dropped, unless all policies that say so are on trial: then the Baseline tier is asked, as where
+ * there are none, and what passes that is logged.
+ */
+function lastRules(group: Group, chain: string, config: PolicyConfig, baseline: () => readonly NftRule[]): NftRule[] {
+	const { namespace, policies } = group
+	const end = (verdict: LoggedVerdict, comment: string): NftRule[] => [
+		...logRules(config.log, verdict, chain, comment),
+		{ expressions: [count, decide(verdict === 'deny' ? 'drop' : 'return')], comment },
 	]
+	if (isUnknown(group))
+		return end('deny', clip(`the pod is not known yet, and policies of namespace ${namespace} may select it`))
+	const inForce = policies.filter((p) => p.audit === undefined)
+	if (inForce.length > 0) return end('deny', reasons(inForce.map((p) => p.origin)))
+	return [...baseline(), ...(policies.length === 0 ? [] : end('audit', reasons(policies.map((p) => p.origin))))]
 }
 
 /** One policy as every origin is written; of several their keys. */
@@ -131,16 +182,22 @@ function reasons(origins: readonly Origin[]): string {
 	return clip(`NetworkPolicy ${origins.map((o) => ('key' in o ? o.key : o.default)).join(', ')}`)
 }
 
+export type Nodes = NetworkModel['nodes']
+
+interface RuleContext {
+	readonly direction: Direction
+	readonly named: Group['named']
+	readonly family: Family
+	readonly nodes: Nodes
+	/** What the rules ask for is noted here. */
+	readonly memberships: Map<string, Membership>
+	readonly constants: Map<string, NftSet>
+}
+
 /** Every combination of a peer and a port of the rule: what must hold of a packet, any of them. */
-function matchesOf(
-	group: Group,
-	policy: Policy,
-	rule: PolicyRule,
-	family: Family,
-	memberships: Map<string, Membership>,
-	constants: Map<string, NftSet>,
-): Expression[][] {
-	const address = peerAddress(family, group.direction)
+function matchesOf(context: RuleContext, scope: string | undefined, rule: PolicyRule | TieredRule): Expression[][] {
+	const { direction, family, memberships, constants } = context
+	const address = peerAddress(family, direction)
 	const use = (m: Membership) => {
 		memberships.set(m.name, m)
 		return m.name
@@ -149,18 +206,22 @@ function matchesOf(
 		constants.set(set.name, set)
 		return set.name
 	}
-	const { ports, names: portNames } = portMatches(group, rule.ports, keep)
+	const { ports, names: portNames } = portMatches(context, rule.ports, keep)
 	const matches: Expression[][] = []
-	for (const peer of peersOf(policy, rule, family)) {
+	for (const peer of peersOf(context, scope, rule)) {
 		const expressions =
 			peer.kind === 'any'
 				? []
 				: peer.kind === 'pods'
 					? inSet([address], use(membershipOf(peer.who)))
-					: matchBlocks(peer.blocks, family, group.direction, keep)
+					: peer.kind === 'nodes'
+						? inSet([address], keep(nodeSet(family, peer.addresses)))
+						: matchBlocks(peer.blocks, family, direction, keep)
 		for (const port of ports) matches.push([...expressions, ...port])
 		// A name means another number on each pod: address and port are looked up together.
 		for (const port of portNames) {
+			// Nodes have no ports with names.
+			if (peer.kind === 'nodes') continue
 			const who = peer.kind === 'any' ? {} : peer.kind === 'pods' ? peer.who : { blocks: peer.blocks }
 			const set = use(membershipOf({ ...who, port }))
 			matches.push(inSet([address, ...portKey], set))
@@ -173,20 +234,34 @@ type Peer =
 	| { readonly kind: 'any' }
 	| { readonly kind: 'pods'; readonly who: Pick<Membership, 'scope' | 'namespaces' | 'pods'> }
 	| { readonly kind: 'blocks'; readonly blocks: readonly Block[] }
+	| { readonly kind: 'nodes'; readonly addresses: readonly Ip[] }
 
-/** Peers of the rule that the family can have; what cannot be read matches nobody. */
-function peersOf(policy: Policy, { peers }: PolicyRule, family: Family): Peer[] {
-	if (peers.length === 0) return [{ kind: 'any' }]
+/**
+ * Peers of the rule that the family can have; what cannot be read matches nobody. No peers: anybody where the rule is a
+ * NetworkPolicy's, which has a `scope` (its namespace), and nobody in the tiers.
+ */
+function peersOf(
+	{ family, nodes }: RuleContext,
+	scope: string | undefined,
+	{ peers }: PolicyRule | TieredRule,
+): Peer[] {
+	if (peers.length === 0) return scope === undefined ? [] : [{ kind: 'any' }]
 	const found: Peer[] = []
 	const blocks: Block[] = []
 	for (const peer of peers) {
 		if (peer.kind === 'block') {
 			if ((familyOf(peer.cidr) === 4) === (family === 'ip')) blocks.push(blockOf(peer))
-		} else if (!isNothing(peer.pods)) {
+		} else if (peer.kind === 'nodes') {
+			const selected = [...nodes.values()].filter((node) => selectorMatches(peer.nodes, node.labels))
+			const addresses = selected.flatMap((n) => n.addresses).filter((ip) => (familyOf(ip) === 4) === (family === 'ip'))
+			if (addresses.length > 0) found.push({ kind: 'nodes', addresses: [...new Set(addresses)].sort() })
+		} else if (peer.kind === 'pods') {
+			if (isNothing(peer.pods) || isNothing(peer.namespaces)) continue
 			const { namespaces, pods } = peer
-			const scope = namespaces === undefined ? { scope: policy.namespace } : { namespaces }
-			found.push({ kind: 'pods', who: { ...scope, ...(pods === undefined ? {} : { pods }) } })
+			const where = namespaces !== undefined ? { namespaces } : scope === undefined ? {} : { scope }
+			found.push({ kind: 'pods', who: { ...where, ...(pods === undefined ? {} : { pods }) } })
 		}
+		// Which addresses names of domains have is not known here: they match nobody.
 	}
 	if (blocks.length > 0) found.push({ kind: 'blocks', blocks })
 	return found
@@ -213,6 +288,11 @@ function matchBlocks(
 	return inSet([part], name)
 }
 
+function nodeSet(family: Family, list: readonly Ip[]): NftSet {
+	const set = peerSet(family, `nodes-${digest([addressType[family], list])}`, 'addresses of nodes')
+	return { ...set, elements: bare(list) }
+}
+
 function bare(keys: Iterable<string>): Table<string, NftElement> {
 	return tableOf([...keys].map((key) => [key, bareElement] as const))
 }
@@ -224,7 +304,7 @@ interface PortMatches {
 }
 
 /** Single ports are one lookup, ranges and whole protocols one comparison each. */
-function portMatches(group: Group, list: readonly PolicyPort[], keep: (set: NftSet) => string): PortMatches {
+function portMatches(context: RuleContext, list: readonly PolicyPort[], keep: (set: NftSet) => string): PortMatches {
 	if (list.length === 0) return { ports: [[]], names: [] }
 	const single = new Map<string, Expression[]>()
 	const ranges = new Map<string, Expression[]>()
@@ -239,8 +319,8 @@ function portMatches(group: Group, list: readonly PolicyPort[], keep: (set: NftS
 			])
 		if (port === undefined) ranges.set(protocol, matchProtocol(protocolNumber(protocol)))
 		else if (typeof port === 'string') {
-			if (group.direction === 'egress') names.set(`${protocol} ${port}`, { name: port, protocol })
-			else for (const number of group.named.get(`${protocol} ${port}`) ?? []) one(number)
+			if (context.direction === 'egress') names.set(`${protocol} ${port}`, { name: port, protocol })
+			else for (const number of context.named.get(`${protocol} ${port}`) ?? []) one(number)
 		} else if (endPort === undefined || endPort === port) one(port)
 		else if (endPort > port) ranges.set(`${protocol} ${port}-${endPort}`, matchRange(protocol, port, endPort))
 	}
