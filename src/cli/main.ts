@@ -93,6 +93,10 @@ cluster(
 		.argument('<to>', 'the same, svc/NAME or a DNS name, with :PORT (number, name, udp/53)'),
 )
 	.option('--no-probe', 'send no packet: should and would only')
+	.option(
+		'--policy-profile <name>',
+		'decide what the policy API leaves open as default, calico-like or cilium-like (-f)',
+	)
 	.option('--protocol <name>', 'tcp, udp or sctp (default tcp)')
 	.addHelpText(
 		'after',

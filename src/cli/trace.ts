@@ -5,6 +5,7 @@ import { isFailure } from '../base/failure.ts'
 import type { Protocol } from '../base/packet.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
+import { isProfileName, type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import { collectState } from '../trace/collect.ts'
 import type { TraceReport, TraceReportList } from '../trace/report.ts'
 import { type TraceInput, traceFlow } from '../trace/run.ts'
@@ -20,6 +21,7 @@ interface TraceOptions extends ClusterOptions {
 	/** false by --no-probe. */
 	readonly probe: boolean
 	readonly protocol?: string
+	readonly policyProfile?: string
 }
 
 export async function trace(options: TraceOptions, args: readonly string[]): Promise<number> {
@@ -27,6 +29,7 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 	if (from === undefined || to === undefined) throw new CommandError(exit.usage, 'trace takes two ends: FROM TO[:PORT]')
 	const format = outputFormat(options.output)
 	const protocol = readProtocol(options.protocol)
+	const policyProfile = readProfile(options.policyProfile, options.filename.length > 0)
 	const timeout = readDuration(options.timeout, 2_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
 	const cluster = await openCluster(options, progress)
@@ -64,6 +67,7 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 				probe: options.probe,
 				timeout,
 				policyEnforced: !('absent' in cluster.agent),
+				...(policyProfile === undefined ? {} : { policyProfile }),
 			}
 		}
 	} finally {
@@ -100,6 +104,24 @@ function readProtocol(text: string | undefined): Protocol | undefined {
 	const name = text.toUpperCase()
 	if (name === 'TCP' || name === 'UDP' || name === 'SCTP') return name
 	throw new CommandError(exit.usage, `Unknown protocol ${JSON.stringify(text)}`, 'use tcp, udp or sctp')
+}
+
+/** A lab enforces policies in its own way; only manifests can be read as another implementation would. */
+function readProfile(text: string | undefined, manifests: boolean): PolicyProfile | undefined {
+	if (text === undefined) return undefined
+	if (!isProfileName(text))
+		throw new CommandError(
+			exit.usage,
+			`Unknown policy profile ${JSON.stringify(text)}`,
+			`use ${Object.keys(policyProfiles).join(', ')}`,
+		)
+	if (!manifests)
+		throw new CommandError(
+			exit.usage,
+			'--policy-profile reads manifests: a cluster decides as it does',
+			'give them by -f',
+		)
+	return policyProfiles[text]
 }
 
 /** The worst of all flows: one that was not delivered before one that could not be told. */

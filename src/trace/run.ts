@@ -6,6 +6,7 @@ import { type Ip, tryParseIp } from '../base/ip.ts'
 import { balancedAt } from '../model/load-balancer.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
+import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Flow, Trace } from '../walk/trace.ts'
 import { walk } from '../walk/walk.ts'
 import { compare } from './compare.ts'
@@ -27,12 +28,18 @@ export interface TraceInput {
 	/** Milliseconds until a packet without an answer counts as dropped. */
 	readonly timeout: number
 	readonly policyEnforced: boolean
+	/** How to read what the API of policies leaves open: manifests alone, for another cluster. */
+	readonly policyProfile?: PolicyProfile
 }
 
 /** Asks all witnesses that can be heard. Never throws for what a witness cannot say: the testimony says why. */
 export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 	const { flow, model, agent, question } = input
-	const traces = walk(model, flow, { policyEnforced: input.policyEnforced })
+	const traces = walk(model, flow, {
+		policyEnforced: input.policyEnforced,
+		explain: true,
+		...(input.policyProfile === undefined ? {} : { policyProfile: input.policyProfile }),
+	})
 	const should: Testimony = { paths: pathsOfTraces(traces), missing: [] }
 	let would: Testimony
 	let did: Testimony

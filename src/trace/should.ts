@@ -1,6 +1,7 @@
 // The first witness: the model's walk, in the form the others are compared with.
 
 import { type Origin, originText } from '../model/origin.ts'
+import { adviceText } from '../walk/explain.ts'
 import type { Hop, StepWithReason, Trace } from '../walk/trace.ts'
 import type { Path, Point, Stage } from './witness.ts'
 
@@ -14,6 +15,7 @@ interface Draft {
 	text?: string
 	because: Origin[]
 	details: string[]
+	advice?: readonly string[]
 	enforced?: boolean
 }
 
@@ -54,6 +56,7 @@ function pathOfTrace(trace: Trace): Path {
 			because: d.because,
 			rules: [],
 			details: d.details,
+			...(d.advice === undefined ? {} : { advice: d.advice }),
 			...(d.enforced === undefined ? {} : { enforced: d.enforced }),
 		})
 	}
@@ -138,6 +141,14 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 			d.because.push(...step.because)
 			d.details.push(...note.filter((line) => !line.startsWith('not enforced')))
 			d.enforced = step.enforced
+			if (step.explanation !== undefined) {
+				const others = step.explanation.allowing.filter(
+					(o) => !step.because.some((b) => originText(b) === originText(o)),
+				)
+				d.because.push(...others)
+				const advice = adviceText(step.explanation)
+				if (advice.length > 0) d.advice = advice
+			}
 			return
 		}
 		case 'route': {

@@ -66,6 +66,7 @@ function stageText(number: number, row: Row, options: TextOptions): string[] {
 		const next = ' '.repeat(7)
 		lines.push(...evidence.map((text, i) => `${indent}${i === 0 ? paint('dim', label) : next} ${text}`))
 	}
+	for (const text of row.should?.advice ?? []) lines.push(`${indent}${' '.repeat(7)} ${paint('green', text)}`)
 	return lines
 }
 

@@ -23,6 +23,8 @@ export interface Point {
 	readonly details: readonly string[]
 	/** What stands for the details where there is little room. */
 	readonly summary?: string
+	/** What would change the result: the smallest edit of a policy, and how other implementations decide. */
+	readonly advice?: readonly string[]
 	/** false: this data plane does not carry out what the stage says yet. */
 	readonly enforced?: boolean
 }

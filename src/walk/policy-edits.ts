@@ -38,7 +38,7 @@ export interface PolicyEdit {
 	/** What to write there, in block style. */
 	readonly yaml: string
 	/**
-	 * How many other connections (pod, pod, port asked or declared) the policies of this direction would let through, for
+	 * How many other connections (pod, pod, port asked or declared; the same of other replicas aside) the policies of this direction would let through, for
 	 * a label those of both; undefined: too many pods to count.
 	 */
 	readonly opens?: number
@@ -340,10 +340,13 @@ function labelEdit(
 	const none = Object.keys(labels).every((key) => key === namespaceNameLabel) && before === undefined
 	const metadata = { metadata: { labels: { [label]: value } } }
 	const source = 'default' in origin ? undefined : origin.source
-	const verb = before === undefined ? 'give' : 'change'
+	const text =
+		before === undefined
+			? `give ${of.kind} "${of.key}" the label ${label}=${value}`
+			: `change the label ${label} of ${of.kind} "${of.key}" from "${before}" to "${value}"`
 	return {
 		kind: 'label',
-		text: `${verb} ${of.kind} "${of.key}" the label ${label}=${value}${before === undefined ? '' : ` (it has ${before === '' ? 'none' : before})`}`,
+		text,
 		object: {
 			apiVersion: of.kind === 'Pod' || of.kind === 'Namespace' ? 'v1' : 'apps/v1',
 			kind: of.kind,

@@ -14,7 +14,7 @@ export interface Opened {
 	readonly closes?: number
 }
 
-/** `question` itself is not counted. Connections are those of the model's pods; outside has no end. */
+/** `question` itself is not counted, nor the same of other replicas. Connections are those of the model's pods; outside has no end. */
 export function countOpened(
 	model: EditModel,
 	question: Question,
@@ -70,11 +70,17 @@ function isAsked(
 ): boolean {
 	return (
 		direction === question.direction &&
-		pod.key === question.pod.key &&
-		other.key === question.peer.pod?.key &&
+		isReplica(pod, question.pod) &&
+		question.peer.pod !== undefined &&
+		isReplica(other, question.peer.pod) &&
 		protocol === question.protocol &&
 		port === question.port
 	)
+}
+
+/** Itself, or another pod of its workload: whoever opens for one means both. */
+function isReplica(a: Pod, b: Pod): boolean {
+	return a.owner.kind === b.owner.kind && a.owner.key === b.owner.key
 }
 
 function decider(model: EditModel, profile: PolicyProfile) {
