@@ -189,8 +189,9 @@ function* ofTexts(input: NeedsInput, from: Party, owners: ReadonlyMap<string, Pa
 
 /** The line in the workload's template, where the manifest is known. */
 function originInTemplate(state: ClusterState, party: Party, field: string): Origin {
-	if (party.kind === 'Pod') return originOf(state, 'Pod', party.key, field)
-	const path = `spec.template.${field}`
+	const pod = party.sample.key
+	if (state.sources.has(sourceKey('Pod', pod))) return originOf(state, 'Pod', pod, field)
+	const path = `${party.kind === 'CronJob' ? 'spec.jobTemplate.' : ''}spec.template.${field}`
 	const source = state.sources.get(sourceKey(party.kind, party.key))
 	const line = source === undefined ? undefined : lineOf(source, path)
 	return {

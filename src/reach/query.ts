@@ -140,8 +140,9 @@ function findEnd({ model, namespace }: QueryInput, text: string, side: 'from' | 
 			try {
 				const target = inside(name)
 				return target.kind === 'name' ? [] : [{ name, target }]
-			} catch {
-				return []
+			} catch (other) {
+				if (isFailure(other, 'UnknownEndpoint')) return []
+				throw other
 			}
 		})
 		if (found.length === 0) throw e

@@ -190,6 +190,7 @@ const noPolicy: Readonly<Record<Direction, Origin>> = {
 	egress: { default: 'no policy selects the source for egress' },
 	ingress: { default: 'no policy selects the destination for ingress' },
 }
+const fromNode: Origin = { default: "traffic from the pod's own node is always allowed" }
 const hostNetwork: Origin = { default: 'hostNetwork pods are not subject to NetworkPolicy' }
 
 /** The rules of the first pair of members that may talk; the default where none applies. */
@@ -199,7 +200,12 @@ export function whyPair(reach: Reach, from: Party, to: Party): readonly Origin[]
 			const allowed = allowedBetween(reach, [a], [b])
 			if (allowed === undefined || allowed.some === ConnectionPool.none) continue
 			const out = a.kind === 'host' ? [hostNetwork] : allowing(reach, 'egress', a.class, otherOf(reach, b))
-			const into = b.kind === 'host' ? [hostNetwork] : allowing(reach, 'ingress', b.class, otherOf(reach, a))
+			const into =
+				b.kind === 'host'
+					? [hostNetwork]
+					: a.kind === 'host' && b.nodes.has(a.node)
+						? [fromNode]
+						: allowing(reach, 'ingress', b.class, otherOf(reach, a))
 			return unique([...out, ...into])
 		}
 	}
