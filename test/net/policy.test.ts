@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:net'
 import { after, before, test } from 'node:test'
+import { serviceProxies } from '../../src/dataplane/proxies/service-proxies.ts'
 import { namespaces, networkPolicies, pods } from '../../src/kube/kinds.ts'
 import type { NetworkPolicySpec } from '../../src/kube/objects/networking.ts'
 import { signalProcess, waitForEnd } from '../../src/lab/process-identity.ts'
@@ -306,6 +307,41 @@ test('a pod is isolated from its first instant to its last', where, async () => 
 	assert.ok((tally.errors.timeout ?? 0) > 10, `some came to a pod that is there: ${JSON.stringify(tally)}`)
 	await withdraw('late')
 })
+
+for (const mode of ['iptables', 'ipvs', 'ebpf', 'nftables'] as const) {
+	test(`whoever carries Services, policies see endpoints: ${mode}`, where, async (t) => {
+		const why = await serviceProxies[mode]?.usable()
+		if (why !== undefined) return t.skip(why)
+		await lab.handle.client.setServiceProxy(mode)
+		const [web, far] = [await ipOf('web'), await ipOf('far')]
+		const near = await podNs('near')
+		await lab.until(async () => (reaches(near, 'http://10.96.7.8/') ? true : undefined))
+		await policy('only-web', {
+			podSelector: { matchLabels: { app: 'near' } },
+			policyTypes: ['Egress'],
+			egress: [{ to: [{ podSelector: { matchLabels: { app: 'web' } } }], ports: [{ port: 80 }] }],
+		})
+		assert.equal(reaches(near, 'http://10.96.7.8/', 3), true, 'the Service of web, out')
+		assert.equal(reaches(near, `http://${web}/`, 3), true, 'web, out')
+		assert.equal(reaches(near, `http://${far}/`), false, 'far, out')
+		await policy('not-near', {
+			podSelector: { matchLabels: { app: 'web' } },
+			ingress: [{ from: [{ podSelector: { matchLabels: { app: 'far' } } }] }],
+		})
+		assert.equal(reaches(near, 'http://10.96.7.8/'), false, 'the Service of web, in')
+		assert.equal(reaches(await podNs('far'), 'http://10.96.7.8/', 3), true, 'the Service of web, in from far')
+		assert.equal(reaches(nodeNs('node-1'), 'http://10.96.7.8/', 3), true, 'the Service of web, in from its node')
+		await policy('not-web', {
+			podSelector: { matchLabels: { app: 'near' } },
+			policyTypes: ['Egress'],
+			egress: [{ to: [{ podSelector: { matchLabels: { app: 'far' } } }] }],
+		})
+		await withdraw('only-web', 'not-near')
+		assert.equal(reaches(near, 'http://10.96.7.8/'), false, 'the Service of web, not out')
+		assert.equal(reaches(near, `http://${far}/`, 3), true, 'far, out now')
+		await withdraw('not-web')
+	})
+}
 
 test('while nobody tends the node, and when somebody does again, what is denied stays denied', where, async () => {
 	const web = await ipOf('web')
