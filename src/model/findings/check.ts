@@ -15,6 +15,7 @@ import { indexPods, type PodIndex } from './pod-index.ts'
 import { checkPolicies } from './policies.ts'
 import { checkServices } from './services.ts'
 import { checkSlices } from './slices.ts'
+import { checkTiers } from './tiers.ts'
 
 export interface CheckInput {
 	readonly state: ClusterState
@@ -32,6 +33,7 @@ const checks: readonly ((input: CheckInput) => Iterable<Finding>)[] = [
 	checkSlices,
 	checkAddresses,
 	checkPolicies,
+	checkTiers,
 	checkHostPorts,
 	checkFrontends,
 	checkDistribution,
