@@ -78,6 +78,8 @@ type Miss = Pick<Mismatch, 'text' | 'requirement'> & {
 
 function peerMismatch(context: MatchContext, rule: PolicyRule | TieredRule, question: Question): Mismatch | undefined {
 	const peers: readonly TieredPeer[] = rule.peers
+	// Closed for everybody, in whatever way a profile reads addresses.
+	if ('unreadable' in rule && rule.action !== 'Accept') return undefined
 	if (peers.length === 0) {
 		if (context.noPeers === 'anybody') return undefined
 		return { part: 'peer', origin: rule.origin, text: 'the rule cannot be read: it fails closed and accepts nothing' }

@@ -65,6 +65,7 @@ export interface Candidate {
 }
 
 const mostEdits = 4
+const everyPort = ', which is for every port'
 
 /** Empty where the connection is allowed, or where no single edit of these kinds would do. The one that opens least is first. */
 export function policyEdits(
@@ -82,12 +83,17 @@ export function policyEdits(
 		found.push({ ...edit, ...countOpened(model, question, candidate, profile) })
 	}
 	const rank = ['port', 'peer', 'label', 'rule']
-	const weight = (edit: PolicyEdit) => [edit.closes ?? 0, edit.opens ?? 1e9, rank.indexOf(edit.kind)]
+	const weight = (edit: PolicyEdit) => [edit.closes ?? 0, edit.opens ?? 1e9, isWide(edit) ? 9 : rank.indexOf(edit.kind)]
 	return found
 		.map((edit, i) => ({ edit, key: [...weight(edit), i] }))
 		.sort((a, b) => a.key.map((n, i) => n - b.key[i]!).find((n) => n !== 0) ?? 0)
 		.slice(0, mostEdits)
 		.map(({ edit }) => edit)
+}
+
+/** Ports that no pod declares are not counted, yet open. */
+function isWide(edit: PolicyEdit): boolean {
+	return edit.text.endsWith(everyPort)
 }
 
 function sameText(a: PolicyEdit, b: PolicyEdit): boolean {
@@ -155,7 +161,7 @@ function peerCandidate(model: EditModel, question: Question, policy: Policy, ind
 	return {
 		edit: {
 			kind: 'peer',
-			text: `add ${text} to ${direction} rule ${index} of NetworkPolicy "${policy.key}"`,
+			text: `add ${text} to ${direction} rule ${index} of NetworkPolicy "${policy.key}"${rule.ports.length === 0 ? everyPort : ''}`,
 			object: objectOf('NetworkPolicy', policy),
 			at: rule.peers.at(-1)?.origin ?? rule.origin,
 			patch: [{ op: 'add', path: `/spec/${direction}/${index}/${side}/-`, value }],

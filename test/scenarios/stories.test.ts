@@ -63,7 +63,7 @@ function followed(model: NetworkModel, text: string): string {
 		const { flows } = planFlows(model, { from, to, namespace: 'default' })
 		return flows
 			.map((flow) => {
-				const traces = walk(model, flow)
+				const traces = walk(model, flow, { explain: true })
 				const sum = traces.reduce((total, trace) => total + trace.chance, 0)
 				assert.ok(Math.abs(sum - 1) < 1e-9, `chances sum to ${sum}`)
 				return `${'ip' in flow.to ? flow.to.ip : flow.to.name} ${flow.protocol}/${flow.port}\n${tracesText(traces)}`

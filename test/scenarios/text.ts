@@ -2,6 +2,7 @@
 
 import type { NetworkModel } from '../../src/model/network.ts'
 import { type Origin, originText } from '../../src/model/origin.ts'
+import { adviceText } from '../../src/walk/explain.ts'
 import type { Hop, StepWithReason, Trace } from '../../src/walk/trace.ts'
 
 export function modelText(model: NetworkModel): string {
@@ -108,8 +109,13 @@ function hopLines(hop: Hop): string[] {
 			`    ${stepText(step)}`,
 			...(step.note === undefined ? [] : step.note.split('\n').map((line) => `        note: ${line}`)),
 			...(step.because.length === 0 ? [] : [because('        ', step.because)]),
+			...adviceLines(step).map((line) => `        ${line}`),
 		]),
 	]
+}
+
+function adviceLines(step: StepWithReason): readonly string[] {
+	return step.step === 'policy' && step.explanation !== undefined ? adviceText(step.explanation) : []
 }
 
 function because(indent: string, origins: readonly Origin[]): string {
