@@ -1,6 +1,6 @@
 // Compares a register with a constant; the rule ends where the comparison fails.
 
-import { dataType, type Field, printFields } from '../datatype.ts'
+import { dataType, type Field, printFields, readUint } from '../datatype.ts'
 import { registerNumber, registerWord } from '../wire.ts'
 import { dataValue, type ExpressionCodec, nameAt, u32 } from './codec.ts'
 import { masked, prefixLength, type RulePrinter, type Term } from './printer.ts'
@@ -70,11 +70,11 @@ function printComparison(e: CmpExpression, printer: RulePrinter): void {
 	}
 	const last = printer.last()
 	if (e.op === 'lte' && last?.from?.term === term.text) {
-		last.text = `${term.text} ${last.from.value}-${value}`
+		last.text = `${term.text} ${last.from.value}-${numeric(term.fields, bytes)}`
 		return
 	}
 	noteDependency(e, term, value, printer)
-	const from = e.op === 'gte' ? { from: { term: term.text, value } } : {}
+	const from = e.op === 'gte' ? { from: { term: term.text, value: numeric(term.fields, bytes) } } : {}
 	printer.say(`${term.text} ${symbols[e.op]}${value}`, { ...from, ...implication(e, term), match: true })
 }
 
@@ -105,6 +105,14 @@ function wholeComparison(e: CmpExpression, term: Term, bytes: Buffer, value: str
 function printInterface(field: Field, bytes: Buffer): string | undefined {
 	if (field.type !== 'ifname' || bytes.length >= 16 || bytes.includes(0)) return undefined
 	return `"${bytes.toString('utf8')}*"`
+}
+
+/** In a range nft prints numbers for what has a name. */
+function numeric(fields: readonly Field[], bytes: Buffer): string {
+	const type = dataType((fields[0] as Field).type)
+	return type.style === 'number' && type.symbols !== undefined
+		? String(readUint(bytes, type.order, bytes.length))
+		: printFields(fields, bytes)
 }
 
 function noteDependency(e: CmpExpression, term: Term, value: string, printer: RulePrinter): void {
