@@ -3,7 +3,7 @@
 import { originText } from '../model/origin.ts'
 import { type Difference, differenceCells, differences, type Side, summaryText } from '../reach/diff.ts'
 import { Reach } from '../reach/engine.ts'
-import { connectionsDocument, endDocument } from '../reach/output/document.ts'
+import { endDocument, extentDocument } from '../reach/output/document.ts'
 import { csvTable, markdownTable, textTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
 import { endName, type RowEnd } from '../reach/table.ts'
@@ -67,8 +67,8 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 					change: d.change,
 					from: endDocument(d.from),
 					to: endDocument(d.to),
-					before: connectionsDocument(d.before),
-					after: connectionsDocument(d.after),
+					before: extentDocument(d.before),
+					after: extentDocument(d.after),
 					fresh: d.fresh,
 					because: d.because,
 				})),

@@ -16,6 +16,27 @@ import { csvTable, markdownTable } from './output/tables.ts'
 import { answerQuery, queryText } from './query.ts'
 import { endName, rowsOf } from './table.ts'
 
+/** The shop with a policy that selects one of the two pods of web. */
+function relabelled(text: string, pod: string) {
+	const only = `${text}---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: half, namespace: shop }
+spec: { podSelector: { matchLabels: { only: one } } }
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: ${pod}
+  namespace: shop
+  labels: { app: web, only: one }
+  ownerReferences: [{ apiVersion: apps/v1, kind: StatefulSet, name: web, uid: web, controller: true }]
+spec: { nodeName: node-1, containers: [{ name: c }] }
+status: { phase: Running, podIP: 10.244.1.81 }
+`
+	return shop(only)
+}
+
 const open = shop()
 const closed = shop(policies)
 
@@ -154,7 +175,7 @@ test('differences name what made them', () => {
 	assert.deepEqual(differences(closed, shop(policies)), [])
 	// There and back: what was removed is added.
 	const back = differences(closed, open).map((d) =>
-		[d.change, endName(d.from), endName(d.to), connectionsText(d.after)].join(' '),
+		[d.change, endName(d.from), endName(d.to), connectionsText(d.after.connections)].join(' '),
 	)
 	assert.ok(back.includes('added shop/sts/api 0.0.0.0/0 all'))
 	assert.equal(back.length, list.length)
@@ -167,6 +188,27 @@ test('a rule that moves to another line is no difference; one that says another 
 		other.map((d) => differenceCells(d).join(' | ')),
 		[
 			'changed | shop/sts/api | shop/sts/db | TCP 5432 | TCP 5433 | NetworkPolicy shop/db spec.ingress[0] (policies.yaml:8)',
+		],
+	)
+})
+
+test('a policy for some pods of a workload', () => {
+	const half = shop(`${policies}---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: half, namespace: shop }
+spec: { podSelector: { matchExpressions: [{ key: statefulset.kubernetes.io/pod-name, operator: In, values: [web-0] }] } }
+`)
+	const list = differences(closed, half)
+	// No pod has the label: nothing changes. With it on one of two pods, some pairs may still talk.
+	assert.deepEqual(list, [])
+	const labelled = relabelled(policies, 'web-0')
+	assert.deepEqual(
+		differences(closed, labelled)
+			.filter((d) => endName(d.to) === 'shop/sts/web' && endName(d.from) === 'other/sts/client')
+			.map((d) => differenceCells(d).join(' | ')),
+		[
+			'changed | other/sts/client | shop/sts/web | all | all (between every pair: none) | NetworkPolicy shop/half (policies.yaml:23)',
 		],
 	)
 })

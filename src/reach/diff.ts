@@ -5,10 +5,11 @@ import type { NetworkModel } from '../model/network.ts'
 import { type Origin, originText } from '../model/origin.ts'
 import type { Direction } from '../model/policy.ts'
 import { type Interval, joinIntervals } from './addresses.ts'
-import { type Connections, connectionsText, noConnections } from './connections.ts'
+import { connectionsText, noConnections } from './connections.ts'
 import type { Reach } from './engine.ts'
 import type { IngressBackend } from './ingresses.ts'
-import type { Member, Party } from './parties.ts'
+import { portsText } from './output/collapse.ts'
+import { anyMember, type Member, type Party } from './parties.ts'
 import { endName, otherOf, outsideOf, type ReachRow, type RowEnd, rowsOf, unique } from './table.ts'
 
 export interface Side {
@@ -18,28 +19,42 @@ export interface Side {
 	readonly ingresses: readonly IngressBackend[]
 }
 
+/** What some pair of pods may say, and what every pair may, where that is less. */
+export type Extent = Pick<ReachRow, 'connections' | 'every'>
+
+const nothing: Extent = { connections: noConnections }
+
+function extentOf(reach: Reach, some: number, every: number): Extent {
+	const connections = reach.pool.setOf(some)
+	return every === some ? { connections } : { connections, every: reach.pool.setOf(every) }
+}
+
+function sameExtent(a: Extent, b: Extent): boolean {
+	return samePorts(a.connections, b.connections) && samePorts(a.every ?? a.connections, b.every ?? b.connections)
+}
+
 export interface Difference {
 	readonly change: 'added' | 'removed' | 'changed'
 	readonly from: RowEnd
 	readonly to: RowEnd
-	readonly before: Connections
-	readonly after: Connections
+	readonly before: Extent
+	readonly after: Extent
 	/** Ends that are only in one of the two. */
 	readonly fresh: readonly string[]
 	/** What is new, gone or otherwise: rules, policies, labels. */
 	readonly because: readonly Origin[]
 }
 
-/** By destination, then source. Differences between pods of one pair are told as what some of them may say. */
+/** By destination, then source. */
 export function differences(before: Side, after: Side): readonly Difference[] {
 	const found: Difference[] = []
 	const names = (side: Side) => new Map(side.parties.map((p) => [p.name, p]))
 	const [oldParties, newParties] = [names(before), names(after)]
 	const isFresh = (end: RowEnd) =>
 		end.kind === 'workload' && !(oldParties.has(end.party.name) && newParties.has(end.party.name))
-	const push = (from: RowEnd, to: RowEnd, was: Connections, is: Connections, because: () => readonly Origin[]) => {
-		if (samePorts(was, is)) return
-		const change = was.length === 0 ? 'added' : is.length === 0 ? 'removed' : 'changed'
+	const push = (from: RowEnd, to: RowEnd, was: Extent, is: Extent, because: () => readonly Origin[]) => {
+		if (sameExtent(was, is)) return
+		const change = was.connections.length === 0 ? 'added' : is.connections.length === 0 ? 'removed' : 'changed'
 		found.push({
 			change,
 			from,
@@ -60,15 +75,11 @@ export function differences(before: Side, after: Side): readonly Difference[] {
 	const [oldRows, newRows] = [rows(before), rows(after)]
 	for (const [id, row] of newRows) {
 		const was = oldRows.get(id)
-		push(row.from, row.to, was?.connections ?? noConnections, row.connections, () =>
-			whyPairChanged(before, after, oldParties, newParties, row),
-		)
+		push(row.from, row.to, was ?? nothing, row, () => whyPairChanged(before, after, oldParties, newParties, row))
 	}
 	for (const [id, row] of oldRows) {
 		if (!newRows.has(id))
-			push(row.from, row.to, row.connections, noConnections, () =>
-				whyPairChanged(before, after, oldParties, newParties, row),
-			)
+			push(row.from, row.to, row, nothing, () => whyPairChanged(before, after, oldParties, newParties, row))
 	}
 
 	for (const name of new Set([...oldParties.keys(), ...newParties.keys()])) {
@@ -95,24 +106,25 @@ function order(a: string, b: string): number {
 
 interface Segment {
 	readonly interval: Interval
-	readonly set: Connections
+	readonly extent: Extent
 }
 
 function segmentsOf(reach: Reach, direction: Direction, party: Party): readonly Segment[] {
-	return outsideOf(reach, direction, party).flatMap(({ ranges, some }) =>
-		ranges.map((interval) => ({ interval, set: reach.pool.setOf(some) })),
-	)
+	return outsideOf(reach, direction, party).flatMap(({ ranges, some, every }) => {
+		const extent = extentOf(reach, some, every)
+		return ranges.map((interval) => ({ interval, extent }))
+	})
 }
 
 interface ChangedRange {
 	readonly ranges: readonly Interval[]
-	readonly from: Connections
-	readonly to: Connections
+	readonly from: Extent
+	readonly to: Extent
 }
 
 /** Both partitions laid over each other; ranges with the same change together. */
 function changedRanges(before: readonly Segment[], after: readonly Segment[]): readonly ChangedRange[] {
-	const groups = new Map<string, { intervals: Interval[]; from: Connections; to: Connections }>()
+	const groups = new Map<string, { intervals: Interval[]; from: Extent; to: Extent }>()
 	for (const family of [4, 6] as const) {
 		const ofFamily = (list: readonly Segment[]) => list.filter((s) => s.interval.family === family)
 		const [a, b] = [ofFamily(before), ofFamily(after)]
@@ -122,16 +134,15 @@ function changedRanges(before: readonly Segment[], after: readonly Segment[]): r
 			starts.add(BigInt(interval.last) + 1n)
 		}
 		const sorted = [...starts].sort((x, y) => (x < y ? -1 : 1))
-		const at = (list: readonly Segment[], position: bigint): Connections =>
-			list.find((s) => BigInt(s.interval.first) <= position && position <= BigInt(s.interval.last))?.set ??
-			noConnections
+		const at = (list: readonly Segment[], position: bigint): Extent =>
+			list.find((s) => BigInt(s.interval.first) <= position && position <= BigInt(s.interval.last))?.extent ?? nothing
 		for (let i = 0; i + 1 < sorted.length; i++) {
 			const [first, end] = [sorted[i]!, sorted[i + 1]!]
 			const [from, to] = [at(a, first), at(b, first)]
-			if (samePorts(from, to)) continue
+			if (sameExtent(from, to)) continue
 			const number = (n: bigint) => (family === 4 ? Number(n) : n)
 			const interval = { family, first: number(first), last: number(end - 1n) }
-			const id = `${from.join()}|${to.join()}`
+			const id = [from.connections, from.every, to.connections, to.every].map((set) => set?.join() ?? '').join('|')
 			const group = groups.get(id)
 			if (group === undefined) groups.set(id, { intervals: [interval], from, to })
 			else group.intervals.push(interval)
@@ -139,6 +150,9 @@ function changedRanges(before: readonly Segment[], after: readonly Segment[]): r
 	}
 	return [...groups.values()].map(({ intervals, from, to }) => ({ ranges: joinIntervals(intervals), from, to }))
 }
+
+/** Kinds of pods of one workload that are asked for reasons: nearly all have one. */
+const asked = 4
 
 interface Told {
 	readonly id: string
@@ -182,13 +196,17 @@ function whyPairChanged(
 	const [b0, b1] = [pick(oldParties, row.to), pick(newParties, row.to)]
 	const gone = missing(row.from, a0, a1) ?? missing(row.to, b0, b1)
 	if (gone !== undefined) return gone
-	const say = (side: Side, from: Party | undefined, to: Party | undefined) => {
-		const [a, b] = [from?.members[0], to?.members[0]]
-		return [
-			...told(side.reach, 'egress', a, b === undefined ? undefined : otherOf(side.reach, b)),
-			...told(side.reach, 'ingress', b, a === undefined ? { class: 0 } : otherOf(side.reach, a)),
-		]
-	}
+	const say = (side: Side, from: Party | undefined, to: Party | undefined) =>
+		(from?.members ?? [anyMember])
+			.slice(0, asked)
+			.flatMap((a) =>
+				(to?.members ?? [])
+					.slice(0, asked)
+					.flatMap((b) => [
+						...told(side.reach, 'egress', from === undefined ? undefined : a, otherOf(side.reach, b)),
+						...told(side.reach, 'ingress', b, otherOf(side.reach, a)),
+					]),
+			)
 	const changed = changedOf(say(before, a0, b0), say(after, a1, b1))
 	if (row.from.kind === 'ingress-controller' && changed.length === 0) return row.because
 	return unique(changed.length > 0 ? changed : labelsChanged(before, after, [a0, b0], [a1, b1]))
@@ -210,10 +228,11 @@ function whyOutsideChanged(
 ): readonly Origin[] {
 	if (was === undefined || is === undefined) return [(is ?? was)!.origin]
 	const { family, first } = ranges[0]!
-	const changed = changedOf(
-		told(before.reach, direction, was.members[0], { piece: before.reach.space.pieceOf(family, first) }),
-		told(after.reach, direction, is.members[0], { piece: after.reach.space.pieceOf(family, first) }),
-	)
+	const say = (side: Side, party: Party) => {
+		const piece = side.reach.space.pieceOf(family, first)
+		return party.members.slice(0, asked).flatMap((member) => told(side.reach, direction, member, { piece }))
+	}
+	const changed = changedOf(say(before, was), say(after, is))
 	return unique(changed.length > 0 ? changed : labelsChanged(before, after, [was], [is]))
 }
 
@@ -252,7 +271,6 @@ export function summaryText(list: readonly Difference[]): string {
 }
 
 export function differenceCells(d: Difference): readonly string[] {
-	const before = d.before.length === 0 ? '-' : connectionsText(d.before)
-	const after = d.after.length === 0 ? '-' : connectionsText(d.after)
-	return [d.change, endName(d.from), endName(d.to), before, after, d.because.map(originText).join('; ')]
+	const text = (extent: Extent) => (extent.connections.length === 0 ? '-' : portsText(extent))
+	return [d.change, endName(d.from), endName(d.to), text(d.before), text(d.after), d.because.map(originText).join('; ')]
 }

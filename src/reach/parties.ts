@@ -65,7 +65,7 @@ export function partiesOf(model: Pick<NetworkModel, 'pods'>, reach: Reach): read
 				pods: 0,
 				members: [],
 				sample: pod,
-				origin: pod.origin,
+				origin: originOf(pod),
 			}
 			found.set(name, party)
 		}
@@ -73,6 +73,18 @@ export function partiesOf(model: Pick<NetworkModel, 'pods'>, reach: Reach): read
 		party.members.push(...membersOf(reach, pod, party.members))
 	}
 	return [...found.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
+/** The workload at the line of its template: the names of its pods are made up. */
+function originOf(pod: Pod): Origin {
+	const { origin, owner } = pod
+	if (owner.kind === 'Pod' || 'default' in origin) return origin
+	return {
+		kind: owner.kind,
+		key: owner.key,
+		field: 'spec.template',
+		...(origin.source === undefined ? {} : { source: origin.source }),
+	}
 }
 
 /** New members for a pod; where its class is one already, that one counts it. */

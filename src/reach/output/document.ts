@@ -46,6 +46,14 @@ export function endDocument(end: RowEnd): EndDocument {
 	return { kind, name, namespace, workload: key.slice(key.indexOf('/') + 1) }
 }
 
+/** What some pair of pods may say, and what every pair may, where that is less. */
+export function extentDocument(extent: Pick<ReachRow, 'connections' | 'every'>) {
+	return {
+		...connectionsDocument(extent.connections),
+		...(extent.every === undefined ? {} : { every: connectionsDocument(extent.every) }),
+	}
+}
+
 export function connectionsDocument(set: Connections): ConnectionsDocument {
 	return {
 		text: connectionsText(set),

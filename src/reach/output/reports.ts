@@ -2,6 +2,7 @@
 
 import type { Finding, Severity } from '../../model/finding.ts'
 import { type Origin, originText } from '../../model/origin.ts'
+import { titles } from '../lint/titles.ts'
 
 const levels: Readonly<Record<Severity, string>> = { error: 'error', warning: 'warning', info: 'note' }
 
@@ -51,12 +52,10 @@ export function sarif(findings: readonly Finding[], version: string): unknown {
 					driver: {
 						name: 'podwire',
 						version,
-						informationUri: 'https://www.npmjs.com/package/podwire',
 						rules: codes.map((code) => ({
 							id: code,
-							name: code,
-							helpUri: `https://www.npmjs.com/package/podwire#${code}`,
-							shortDescription: { text: code },
+							shortDescription: { text: titles[code] ?? code },
+							help: { text: `docs/findings/${code}.md of podwire has cause, evidence and fix` },
 						})),
 					},
 				},
