@@ -4,7 +4,7 @@ import { originText } from '../model/origin.ts'
 import { type Difference, differenceCells, differences, type Side, summaryText } from '../reach/diff.ts'
 import { Reach } from '../reach/engine.ts'
 import { endDocument, extentDocument } from '../reach/output/document.ts'
-import { csvTable, markdownTable, textTable } from '../reach/output/tables.ts'
+import { csvTable, markdownTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
 import { endName, type RowEnd } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
@@ -42,13 +42,7 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 	const rows = list.map(differenceCells)
 	switch (format) {
 		case 'txt':
-			if (list.length > 0)
-				process.stdout.write(
-					textTable(
-						head.map((h) => h.toUpperCase()),
-						rows,
-					),
-				)
+			process.stdout.write(list.map(plainText).join(''))
 			process.stdout.write(`${summaryText(all)}\n`)
 			break
 		case 'md':
@@ -90,6 +84,13 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 		const reach = new Reach({ model })
 		return { model, reach, parties: partiesOf(model, reach), ingresses }
 	}
+}
+
+/** What changes in one line, then what changed it. */
+function plainText(d: Difference): string {
+	const [change = '', from, to, before, after] = differenceCells(d)
+	const text = d.change === 'added' ? after : d.change === 'removed' ? before : `${before} → ${after}`
+	return `${change.padEnd(8)} ${from} → ${to}: ${text}\n${d.because.map((o) => `           ${originText(o)}\n`).join('')}`
 }
 
 /** For a pull request: what it comes to in one line, the table, and the reasons folded away. */

@@ -15,6 +15,7 @@ import { backendsOf } from '../ingresses.ts'
 import { declaredNeeds } from '../needs.ts'
 import { partiesOf } from '../parties.ts'
 import { lint } from './check.ts'
+import { titles } from './titles.ts'
 
 /** `web` with a named port behind a Service 80 → http, `db` without declared ports behind 5432 → 15432; `shop` and `other`. */
 const base = `
@@ -243,6 +244,14 @@ for (const story of stories) {
 		assert.deepEqual(codes, story.codes)
 	})
 }
+
+test('titles are the headings of their pages', () => {
+	for (const [code, title] of Object.entries(titles)) {
+		const page = readFileSync(join(import.meta.dirname, `../../../docs/findings/${code}.md`), 'utf8')
+		assert.equal(page.split('\n')[0], `# ${code}: ${title}`)
+	}
+	for (const story of stories) for (const code of story.codes) assert.ok(titles[code] !== undefined, code)
+})
 
 test('what it says', () => {
 	const text = stories
