@@ -69,6 +69,7 @@ export function parseEnd(text: string, namespace?: string): EndSelector {
 	let within = namespace
 	if (words[0] === 'ns' && words.length > 1) {
 		within = words[1] as string
+		if (within === '') throw bad('the namespace has no name')
 		words.splice(0, 2)
 		if (words.length === 0) return { kind: 'namespace', name: within }
 	}

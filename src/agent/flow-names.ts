@@ -142,7 +142,6 @@ export class FlowNames {
 	#podEnd(pod: Pod): NamedEnd {
 		const known = this.#ends.get(pod)
 		if (known !== undefined) return known
-		const { kind, key } = pod.owner
 		const labels = Object.entries(pod.labels)
 			.slice(0, labelLimit)
 			.map(([name, value]) => `k8s:${name}=${value}`.slice(0, labelLength))
@@ -152,12 +151,20 @@ export class FlowNames {
 				namespace: pod.namespace,
 				pod_name: pod.name,
 				labels: [...labels, `k8s:io.kubernetes.pod.namespace=${pod.namespace}`],
-				workloads: [{ name: key.slice(key.indexOf('/') + 1), kind }],
+				workloads: [workloadOf(pod)],
 			},
 		}
 		this.#ends.set(pod, end)
 		return end
 	}
+}
+
+/** A ReplicaSet that a Deployment made carries the hash of its template in its name. */
+function workloadOf({ owner, labels }: Pod): { readonly name: string; readonly kind: string } {
+	const name = owner.key.slice(owner.key.indexOf('/') + 1)
+	const hash = `-${labels['pod-template-hash'] ?? ''}`
+	if (owner.kind !== 'ReplicaSet' || hash === '-' || !name.endsWith(hash)) return { name, kind: owner.kind }
+	return { name: name.slice(0, -hash.length), kind: 'Deployment' }
 }
 
 export interface FlowService {

@@ -3,6 +3,7 @@
 
 import type { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { FlowCounts } from './flows.ts'
 
 export interface NodeMetrics {
 	/** A change came that is to be programmed. Counts of objects that changed. */
@@ -20,6 +21,8 @@ export interface NodeMetrics {
 	/** Prometheus' text format. */
 	text(): Promise<{ readonly type: string; readonly text: string }>
 }
+
+const noFlows: FlowCounts = { processed: new Map(), dropped: new Map(), lost: 0 }
 
 /** As kube-proxy has them, seconds. */
 const syncBuckets = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i)
@@ -47,8 +50,12 @@ interface Printed {
 	readonly health: Readonly<Record<'healthz' | 'livez', Counter>>
 }
 
-/** `now`: seconds since 1970. */
-export function createNodeMetrics(mode: ServiceProxyMode, now: () => number): NodeMetrics {
+/** `now`: seconds since 1970. `flows`: asked with each question. */
+export function createNodeMetrics(
+	mode: ServiceProxyMode,
+	now: () => number,
+	flows: () => FlowCounts = () => noFlows,
+): NodeMetrics {
 	/** What happened before anybody asked. */
 	const waiting: ((p: Printed) => void)[] = []
 	const waitingLimit = 10_000
@@ -63,7 +70,7 @@ export function createNodeMetrics(mode: ServiceProxyMode, now: () => number): No
 	}
 
 	function load(): Promise<Printed> {
-		loading ??= createPrinted().then((p) => {
+		loading ??= createPrinted(flows).then((p) => {
 			printed = p
 			for (const action of waiting.splice(0)) action(p)
 			return p
@@ -112,7 +119,7 @@ export function createNodeMetrics(mode: ServiceProxyMode, now: () => number): No
 	}
 }
 
-async function createPrinted(): Promise<Printed> {
+async function createPrinted(flows: () => FlowCounts): Promise<Printed> {
 	const { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } = await import('prom-client')
 	const registry = new Registry()
 	const registers = [registry]
@@ -136,6 +143,7 @@ async function createPrinted(): Promise<Printed> {
 			labelNames: ['code'],
 			registers,
 		})
+	registerFlows(Counter, registers, flows)
 	return {
 		registry,
 		duration: new Histogram({
@@ -182,4 +190,45 @@ async function createPrinted(): Promise<Printed> {
 		}),
 		health: { healthz: health('healthz'), livez: health('livez') },
 	}
+}
+
+/** Under Hubble's names where Hubble counts the same. Their labels have a handful of values each, whatever flows. */
+function registerFlows(Counters: typeof Counter, registers: Registry[], flows: () => FlowCounts): void {
+	const counted = (
+		name: string,
+		help: string,
+		labelNames: readonly string[],
+		counts: (now: FlowCounts) => ReadonlyMap<string, number>,
+	) =>
+		new Counters({
+			name,
+			help,
+			labelNames: [...labelNames],
+			registers,
+			collect() {
+				this.reset()
+				for (const [key, count] of counts(flows())) {
+					const words = key.split(' ')
+					this.inc(Object.fromEntries(labelNames.map((label, i) => [label, words[i] ?? ''])), count)
+				}
+			},
+		})
+	counted(
+		'hubble_flows_processed_total',
+		'Flows told, by verdict; allowed ones are told while somebody observes',
+		['verdict', 'protocol'],
+		(now) => now.processed,
+	)
+	counted(
+		'hubble_drop_total',
+		'Packets that policies dropped and the log told of',
+		['reason', 'protocol'],
+		(now) => now.dropped,
+	)
+	counted(
+		'podwire_flow_events_lost_total',
+		"Events of flows that did not fit the kernel's buffer",
+		[],
+		(now) => new Map([['', now.lost]]),
+	)
 }

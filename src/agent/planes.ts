@@ -54,7 +54,12 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			for (const [, attachment] of attachments) yield { path: attachment.namespace, ips: attachment.ips }
 		},
 	})
-	const metrics = createNodeMetrics(services.mode, () => clock.now() / 1000)
+	const flows = createFlowReader({ node, netns, clock, onFailure: options.onFailure ?? (() => {}) })
+	const metrics = createNodeMetrics(
+		services.mode,
+		() => clock.now() / 1000,
+		() => flows.counts,
+	)
 	let cleaning = options.cleanOthers === true
 	/** The model whose Services are in force. */
 	let carried: NetworkModel | undefined
@@ -70,7 +75,6 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 
 	/** Those that policies count with: also pods whose wiring is about to go. */
 	let guarded: NodeAttachments = emptyTable()
-	const flows = createFlowReader({ node, netns, clock, onFailure: options.onFailure ?? (() => {}) })
 	const policy = createPolicy({
 		netns,
 		uplink: options.uplink,

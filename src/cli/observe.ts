@@ -184,7 +184,7 @@ function readProtocol(text: string): 'TCP' | 'UDP' | 'SCTP' | 'ICMP' {
 const colours: Readonly<Record<FlowVerdict, Colour>> = { FORWARDED: 'green', DROPPED: 'red', AUDIT: 'yellow' }
 
 /**
- * `04:12:09.123 shop/web-1:43210 -> shop/db-0:5432 DROPPED ingress TCP POLICY_DENIED (NetworkPolicy shop/db (db.yaml:3))`.
+ * `04:12:09.123 shop/web-1:43210 -> shop/db-0:5432 DROPPED ingress TCP POLICY_DENIED by NetworkPolicy shop/db (db.yaml:3)`.
  * wide: the day, addresses, workloads, node, flags and the rule of the kernel as well.
  */
 export function flowLine(event: FlowEvent, { wide, style }: { readonly wide: boolean; readonly style: Style }): string {
@@ -205,7 +205,7 @@ export function flowLine(event: FlowEvent, { wide, style }: { readonly wide: boo
 	]
 	if (flow.drop_reason_desc !== undefined) words.push(flow.drop_reason_desc)
 	else if (flow.verdict === 'AUDIT') words.push('would be denied')
-	if (podwire.because.length > 0) words.push(`(${podwire.because.map(originText).join('; ')})`)
+	if (podwire.because.length > 0) words.push(`by ${podwire.because.map(originText).join(', ')}`)
 	const { counted } = podwire
 	if (counted !== undefined) {
 		const { original, reply } = counted
