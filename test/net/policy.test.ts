@@ -366,3 +366,22 @@ test('while nobody tends the node, and when somebody does again, what is denied 
 	assert.equal(a.failed, 0, `allowed ${JSON.stringify(a)}`)
 	assert.match(await tables('node-1'), /NetworkPolicy default\/near/)
 })
+
+test('somebody takes a rule, or all of it: the next look puts it back', where, async () => {
+	const web = `http://${await ipOf('web')}/`
+	const far = await podNs('far')
+	assert.equal(reaches(far, web), false, 'before')
+	const delete_ = (...what: string[]) => {
+		const done = inNetnsAt(nodeNs('node-1'), () => spawnSync('nft', ['delete', ...what], { encoding: 'utf8' }))
+		assert.equal(done.status, 0, done.stderr)
+	}
+	delete_('element', 'ip', 'podwire-policy', 'ingress-pods', `{ ${await ipOf('web')} }`)
+	assert.equal(reaches(far, web, 3), true, 'open')
+	await lab.handle.client.repair()
+	assert.equal(reaches(far, web), false, 'the element is there again')
+	delete_('table', 'ip', 'podwire-policy')
+	assert.equal(reaches(far, web, 3), true, 'open')
+	await lab.handle.client.repair()
+	assert.equal(reaches(far, web), false, 'the table is there again')
+	await withdraw('deny', 'near')
+})

@@ -1,7 +1,7 @@
 // The table of one family in the making: chains, the sets they ask for, and the elements of those, edited in place and
 // handed out as values that share what did not change.
 
-import { emptyTable, type Table } from '../../base/table.ts'
+import { emptyTable, type Table, tableOf } from '../../base/table.ts'
 import type { NftChain, NftElement, NftSet, NftTable } from '../../linux/nft/program.ts'
 import {
 	baseChains,
@@ -33,8 +33,7 @@ interface Use {
 
 export class FamilyTable {
 	readonly #family: Family
-	readonly #base: readonly NftChain[]
-	#chains: Table<string, NftChain> = emptyTable()
+	#chains: Table<string, NftChain>
 	/** Of each group of chains, by the name of the first. */
 	readonly #chainsOf = new Map<string, readonly string[]>()
 	readonly #setsOf = new Map<string, readonly string[]>()
@@ -46,7 +45,7 @@ export class FamilyTable {
 
 	constructor(family: Family, config: PolicyConfig) {
 		this.#family = family
-		this.#base = baseChains(family, config)
+		this.#chains = tableOf(baseChains(family, config).map((chain) => [chain.name, chain]))
 		for (const declaration of [podMap(family, 'ingress'), podMap(family, 'egress'), selfSet(family)])
 			this.#uses.set(declaration.name, { declaration, count: 1 })
 	}
@@ -149,12 +148,7 @@ export class FamilyTable {
 			}
 		})
 		this.#changed.clear()
-		const chains = (old?.chains ?? emptyTable<string, NftChain>()).mutate((draft) => {
-			for (const name of old?.chains.keys() ?? [])
-				if (!this.#chains.has(name) && !this.#base.some((c) => c.name === name)) draft.delete(name)
-			for (const chain of this.#base) draft.set(chain.name, chain)
-			for (const [name, chain] of this.#chains) draft.set(name, chain)
-		})
+		const chains = this.#chains
 		if (old !== undefined && old.sets === sets && old.chains === chains) return old
 		this.#table = {
 			family: this.#family,
