@@ -97,8 +97,11 @@ export async function lintPolicies(options: LintOptions, args: readonly string[]
 			const because = finding.because.map((o) => `    ${paint(style, 'dim', originText(o))}\n`).join('')
 			return `${where}${paint(style, colours[finding.severity], finding.severity)} ${finding.code}: ${finding.text}\n${because}`
 		})
-		const count = (severity: Severity) => list.filter((f) => f.severity === severity).length
-		return `${lines.join('')}${count('error')} errors, ${count('warning')} warnings, ${count('info')} notes\n`
+		const count = (severity: Severity, word: string) => {
+			const n = list.filter((f) => f.severity === severity).length
+			return `${n} ${word}${n === 1 ? '' : 's'}`
+		}
+		return `${lines.join('')}${count('error', 'error')}, ${count('warning', 'warning')}, ${count('info', 'note')}\n`
 	}
 }
 
