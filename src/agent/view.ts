@@ -1,7 +1,7 @@
 // The cluster as informers see it, as the model's input: one state, and the model built from it when asked for.
 
 import type { Clock } from '../base/clock.ts'
-import { tableOf } from '../base/table.ts'
+import { emptyTable, tableOf } from '../base/table.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { createInformer, type Informer } from '../kube/informer.ts'
 import type { Kind } from '../kube/kinds.ts'
@@ -24,11 +24,15 @@ import type { NetworkModel } from '../model/network.ts'
 import {
 	type ClusterConfig,
 	type ClusterState,
+	customKinds,
 	emptyState,
 	type ObjectSource,
 	type ObjectTables,
 	setTable,
 } from '../model/state.ts'
+import { followCustomTables } from './custom-tables.ts'
+
+const none = emptyTable<string, never>()
 
 export interface ClusterView {
 	start(): void
@@ -106,18 +110,26 @@ export function createClusterView(options: {
 			return [table, informer] as const
 		}),
 	)
+	const custom = followCustomTables(client, {
+		clock,
+		onChange: changed,
+		...(options.onFailure === undefined ? {} : { onFailure: options.onFailure }),
+	})
 	let state = emptyState(options.config)
 	let built: { readonly state: ClusterState; readonly model: NetworkModel } | undefined
 
 	function current(): ClusterState {
 		for (const [table, informer] of informers) state = setTable(state, table, informer.store as never)
+		const there = new Map(custom.tables())
+		for (const { table } of customKinds) state = setTable(state, table, (there.get(table) ?? none) as never)
 		return state
 	}
 	return {
 		start() {
 			for (const informer of informers.values()) informer.start()
+			custom.start()
 		},
-		synced: Promise.all([...informers.values()].map((i) => i.synced)).then(() => {}),
+		synced: Promise.all([...[...informers.values()].map((i) => i.synced), custom.synced]).then(() => {}),
 		get state() {
 			return current()
 		},
@@ -139,28 +151,32 @@ export function createClusterView(options: {
 			listeners.push(listener)
 		},
 		async caughtUp() {
-			await Promise.all(
-				[...informers].map(async ([table, informer]) => {
-					const { items } = await client.list(kindOf[table] as Kind)
-					const versions = new Map(items.map((item) => [keyOf(item), item.metadata]))
-					await informer.until((store) => {
-						for (const [key, { resourceVersion }] of versions) {
-							const seen = store.get(key)?.metadata.resourceVersion
-							if (seen === undefined || BigInt(seen) < BigInt(resourceVersion ?? '0')) return false
-						}
-						// What the list no longer has must have gone, unless it came after the list.
-						for (const [key, object] of store) {
-							if (!versions.has(key) && BigInt(object.metadata.resourceVersion ?? '0') <= newest(versions)) return false
-						}
-						return true
-					})
-				}),
-			)
+			const builtIn = [...informers].map(([table, informer]) => [informer, kindOf[table] as Kind] as const)
+			await Promise.all([...builtIn, custom.definitions].map((f) => catchUp(client, ...f)))
+			// A definition that has just come brings its kind with it.
+			await Promise.all([...custom.followed()].map((f) => catchUp(client, ...f)))
 		},
 		stop() {
 			for (const informer of informers.values()) informer.stop()
+			custom.stop()
 		},
 	}
+}
+
+async function catchUp(client: KubeClient, informer: Informer<KubeObject>, kind: Kind): Promise<void> {
+	const { items } = await client.list(kind)
+	const versions = new Map(items.map((item) => [keyOf(item), item.metadata]))
+	await informer.until((store) => {
+		for (const [key, { resourceVersion }] of versions) {
+			const seen = store.get(key)?.metadata.resourceVersion
+			if (seen === undefined || BigInt(seen) < BigInt(resourceVersion ?? '0')) return false
+		}
+		// What the list no longer has must have gone, unless it came after the list.
+		for (const [key, object] of store) {
+			if (!versions.has(key) && BigInt(object.metadata.resourceVersion ?? '0') <= newest(versions)) return false
+		}
+		return true
+	})
 }
 
 function newest(versions: ReadonlyMap<string, ObjectMeta>): bigint {

@@ -237,6 +237,6 @@ export function explainRefusal(item: Item, error: unknown): readonly string[] {
 }
 
 /** What the lab remembers of where each object was read. */
-export function sourcesOf(items: readonly Item[]): Record<string, ObjectSource> {
+export function sourcesOf(items: readonly Pick<Item, 'object' | 'source'>[]): Record<string, ObjectSource> {
 	return Object.fromEntries(items.map((i) => [sourceKey(i.object.kind, keyOf(i.object)), i.source]))
 }

@@ -35,6 +35,7 @@ export async function readCluster(
 			clock: systemClock,
 			...(cluster.config === undefined ? {} : { config: cluster.config }),
 			...(cluster.sources === undefined ? {} : { sources: cluster.sources }),
+			...(cluster.objects === undefined ? {} : { objects: cluster.objects }),
 		})
 		const lacking = [...missing]
 		const others = new Map<string, readonly KubeObject[]>()

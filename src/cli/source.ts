@@ -3,8 +3,9 @@
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { isFailure } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
-import type { ClusterConfig, ObjectSource } from '../model/state.ts'
-import { applyItems, sourcesOf } from './apply.ts'
+import type { KubeObject } from '../kube/objects/meta.ts'
+import { type ClusterConfig, isStateKind, type ObjectSource, stateKinds } from '../model/state.ts'
+import { applyItems, type Ignored, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { ignoredText, loadManifests } from './manifests.ts'
 import { type ClusterOptions, readIpFamily } from './options.ts'
@@ -15,6 +16,8 @@ export interface Cluster {
 	/** What no API object says; undefined: the defaults. */
 	readonly config?: Partial<ClusterConfig>
 	readonly sources?: Readonly<Record<string, ObjectSource>>
+	/** Objects of the manifests that the model reads and this API does not have: nobody brought their definition. */
+	readonly objects?: readonly KubeObject[]
 	/** The nodes' agents, or why there are none. */
 	readonly agent: NodeAgentApi | { readonly absent: string }
 	close(): Promise<void>
@@ -30,7 +33,10 @@ export async function openCluster(options: ClusterOptions, progress: Progress): 
 /** The manifests run on paper in this process: the same API server, controllers and addresses as in a lab. */
 async function openManifests(options: ClusterOptions, progress: Progress): Promise<Cluster> {
 	const loaded = await loadManifests(options.filename, options.namespace)
-	const ignored = ignoredText(loaded.ignored)
+	// Policies of a custom kind mean the same to the model whether or not their definition is among the manifests.
+	const isKnown = ({ apiVersion, kind }: Ignored) => isStateKind(kind) && stateKinds[kind].apiVersion === apiVersion
+	const known = loaded.ignored.filter(isKnown)
+	const ignored = ignoredText(loaded.ignored.filter((i) => !isKnown(i)))
 	if (ignored !== undefined && options.quiet !== true) process.stderr.write(`podwire: ${ignored}\n`)
 	const { createPaperCluster } = await import('../lab/paper.ts')
 	progress.say('working the manifests out on paper')
@@ -47,7 +53,8 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 	return {
 		client,
 		config: clusterConfigOf(ipFamily),
-		sources: sourcesOf(loaded.items),
+		sources: sourcesOf([...loaded.items, ...known]),
+		objects: known.map(({ object }) => object),
 		agent: { absent: 'manifests alone: no node to ask; podwire up brings the same network up' },
 		close: () => paper.close(),
 	}

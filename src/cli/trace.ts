@@ -39,6 +39,7 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 			clock: systemClock,
 			...(cluster.config === undefined ? {} : { config: cluster.config }),
 			...(cluster.sources === undefined ? {} : { sources: cluster.sources }),
+			...(cluster.objects === undefined ? {} : { objects: cluster.objects }),
 		})
 		progress.done()
 		for (const text of missing) process.stderr.write(`podwire: not readable: ${text}\n`)

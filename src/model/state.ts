@@ -101,6 +101,15 @@ export const stateKinds = {
 
 export type StateKind = keyof typeof stateKinds
 
+export type CustomTable = Extract<(typeof stateKinds)[StateKind], { plural: string }>['table']
+
+/** The custom resources among them: what a client needs to list one, and the table it belongs in. */
+export const customKinds = Object.entries(stateKinds).flatMap(([kind, row]) => {
+	if (!('plural' in row)) return []
+	const [group = '', version = ''] = row.apiVersion.split('/')
+	return [{ table: row.table, group, version, kind, plural: row.plural, namespaced: false }]
+})
+
 export function isStateKind(kind: string): kind is StateKind {
 	return Object.hasOwn(stateKinds, kind)
 }

@@ -3,11 +3,12 @@
 import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
-import type { Kind } from '../kube/kinds.ts'
+import type { KubeObject } from '../kube/objects/meta.ts'
 import { resourceOf } from '../kube/resources.ts'
 import {
 	type ClusterConfig,
 	type ClusterState,
+	customKinds,
 	emptyState,
 	type ObjectSource,
 	setObject,
@@ -29,19 +30,25 @@ export async function collectState(
 	options: {
 		readonly config?: Partial<ClusterConfig>
 		readonly sources?: Readonly<Record<string, ObjectSource>>
+		/** Further objects, which the API does not have. */
+		readonly objects?: readonly KubeObject[]
 		readonly clock: Clock
 	},
 ): Promise<Collected> {
 	const missing: string[] = []
 	const lists = await Promise.all(
-		Object.entries(stateKinds).map(async ([kind, row]) => {
-			const { apiVersion } = row
+		Object.entries(stateKinds).map(async ([kind, { apiVersion }]) => {
+			const custom = customKinds.find((c) => c.kind === kind)
 			try {
-				return (await client.list(kindOfRow(kind, row))).items.map((o) => ({ ...o, apiVersion, kind }))
+				return (await client.list(custom ?? resourceOf(apiVersion, kind))).items.map((o) => ({
+					...o,
+					apiVersion,
+					kind,
+				}))
 			} catch (e) {
 				if (!isFailure(e, 'Forbidden') && !isFailure(e, 'NotFound')) throw e
 				// A cluster without the custom resource misses nothing.
-				if ('plural' in row && isFailure(e, 'NotFound')) return []
+				if (custom !== undefined && isFailure(e, 'NotFound')) return []
 				missing.push(`${kind}: ${e.message}`)
 				return []
 			}
@@ -49,15 +56,10 @@ export async function collectState(
 	)
 	let state = emptyState(options.config)
 	for (const items of lists) for (const object of items) state = setObject(state, object)
+	for (const object of options.objects ?? []) state = setObject(state, object)
 	for (const [id, source] of Object.entries(options.sources ?? {})) {
 		const space = id.indexOf(' ')
 		state = setSource(state, id.slice(0, space), id.slice(space + 1), source)
 	}
 	return { state, missing, at: options.clock.now() }
-}
-
-function kindOfRow(kind: string, row: (typeof stateKinds)[keyof typeof stateKinds]): Kind {
-	if (!('plural' in row)) return resourceOf(row.apiVersion, kind)
-	const [group = '', version = ''] = row.apiVersion.split('/')
-	return { group, version, kind, plural: row.plural, namespaced: false }
 }

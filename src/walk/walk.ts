@@ -356,11 +356,12 @@ function policy(
 	peer: Peer,
 	arrived: Packet,
 ): { readonly way: Way; readonly denied?: Trace } {
-	const enforced = w.options.policyEnforced === true
 	const { packet } = way
 	const question: Question = { direction, pod, peer, protocol: packet.protocol, port: packet.destinationPort }
 	const profile = w.options.policyProfile ?? policyProfiles.default
 	const decision = decide(w.model, question, undefined, profile)
+	const tiered = decision.tier === 'Admin' || decision.tier === 'Baseline'
+	const enforced = w.options.policyEnforced === true && (!tiered || w.options.tiersEnforced === true)
 	const reasons = explainDenial(decision, direction, { from: arrived.destinationPort, to: packet.destinationPort })
 	const denied = decision.verdict === 'deny'
 	const audited = decision.audited === true ? ['it would be denied, were the policies not on trial'] : []

@@ -13,6 +13,8 @@ export interface WalkOptions {
 	readonly zone?: Zone
 	/** Whether the data plane enforces NetworkPolicy. Steps say so; the disposition is what Kubernetes means either way. */
 	readonly policyEnforced?: boolean
+	/** Whether it enforces the tiers around NetworkPolicy too. */
+	readonly tiersEnforced?: boolean
 	/** How to read what the API of policies leaves open; the default's way when absent. */
 	readonly policyProfile?: PolicyProfile
 	/** Steps of policies carry an explanation: what allows or denies, what would have to change. */

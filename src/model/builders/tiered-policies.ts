@@ -42,7 +42,7 @@ export function buildTieredPolicies(input: BuildInput): Table<string, TieredPoli
 		for (const kind of Object.keys(tables) as (keyof typeof tables)[]) {
 			for (const name of changedKeys(input, kind, tables[kind])) {
 				const object: TierObject | undefined = input.state[tables[kind]].get(name)
-				const policy = object === undefined ? undefined : readTiered(input.state, object)
+				const policy = object === undefined ? undefined : readTiered(input.state, kind, object)
 				const key = `${kind} ${name}`
 				if (policy === undefined) draft.delete(key)
 				else draft.set(key, share(draft.get(key), policy))
@@ -52,8 +52,7 @@ export function buildTieredPolicies(input: BuildInput): Table<string, TieredPoli
 }
 
 /** Undefined: a baseline of another name than the one there may be, which no API server takes. */
-function readTiered(state: ClusterState, object: TierObject): TieredPolicy | undefined {
-	const { kind } = object
+function readTiered(state: ClusterState, kind: TieredPolicy['kind'], object: TierObject): TieredPolicy | undefined {
 	const key = object.metadata.name
 	if (kind === 'BaselineAdminNetworkPolicy' && key !== baselineName) return undefined
 	const at = (field?: string) => originOf(state, kind, key, field)
