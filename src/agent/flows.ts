@@ -80,7 +80,8 @@ export function createFlowReader(options: {
 	let lost = 0
 	let supported: boolean | undefined
 	let logged: NetlinkSocket | undefined
-	let sequence: number | undefined
+	/** Of the last packet read; the group's first one is 0. */
+	let sequence = 0xffffffff
 	let connections: NetlinkSocket | undefined
 	let cancel: (() => void) | undefined
 	let interval = 0
@@ -95,7 +96,7 @@ export function createFlowReader(options: {
 		if (logged !== undefined || !canLog()) return
 		try {
 			logged = inNetnsAt(netns, () => openLog(logGroup))
-			sequence = undefined
+			sequence = 0xffffffff
 		} catch (e) {
 			if (!isFailure(e)) throw e
 			// Denied is denied, with or without a log of it.
@@ -149,7 +150,7 @@ export function createFlowReader(options: {
 
 	function countGap(next: number | undefined): void {
 		if (next === undefined) return
-		const missing = sequence === undefined ? 0 : (next - sequence - 1) >>> 0
+		const missing = (next - sequence - 1) >>> 0
 		sequence = next
 		if (missing > 0) lose(missing, clock.now())
 	}
