@@ -87,42 +87,37 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 		return exit.ok
 	}
 
-	const rows: ReachRow[] = []
-	let more = false
-	for (const row of rowsOf({
+	const names = parties.map((p) => p.name)
+	const all = rowsOf({
 		reach: engine,
 		parties,
 		ingresses,
 		...(options.namespace === undefined ? {} : { touching: inNamespace }),
-		...(options.from === undefined
-			? {}
-			: {
-					from: filterOf(
-						options.from,
-						parties.map((p) => p.name),
-						'--from',
-					),
-				}),
-		...(options.to === undefined
-			? {}
-			: {
-					to: filterOf(
-						options.to,
-						parties.map((p) => p.name),
-						'--to',
-					),
-				}),
-	})) {
-		if (rows.length === limit) {
-			more = true
-			break
-		}
-		rows.push(row)
-	}
-	if (more)
-		process.stderr.write(`podwire: only the first ${limit} rows: narrow it with -n, --from or --to, or raise --limit\n`)
-	print(rows)
+		...(options.from === undefined ? {} : { from: filterOf(options.from, names, '--from') }),
+		...(options.to === undefined ? {} : { to: filterOf(options.to, names, '--to') }),
+	})
+	if ((format === 'txt' || format === 'md') && options.explain !== true) {
+		const lines = first(collapse(all, parties)).map((l) => [l.from, l.to, l.ports])
+		process.stdout.write(
+			format === 'txt' ? textTable(['FROM', 'TO', 'PORTS'], lines) : markdownTable(['from', 'to', 'ports'], lines),
+		)
+	} else print(first(all))
 	return exit.ok
+
+	/** Up to the limit; says so where there are more. */
+	function first<T>(items: Iterable<T>): readonly T[] {
+		const list: T[] = []
+		for (const item of items) {
+			if (list.length === limit) {
+				process.stderr.write(
+					`podwire: only the first ${limit} rows: narrow it with -n, --from or --to, or raise --limit\n`,
+				)
+				break
+			}
+			list.push(item)
+		}
+		return list
+	}
 
 	function print(rows: readonly ReachRow[]): void {
 		const plain = () =>
@@ -135,14 +130,7 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 		const head = ['from', 'to', 'ports', ...(options.explain === true ? ['because'] : [])]
 		switch (format) {
 			case 'txt':
-				if (options.explain === true) process.stdout.write(explainedText(rows))
-				else
-					process.stdout.write(
-						textTable(
-							['FROM', 'TO', 'PORTS'],
-							collapse(rows, parties).map((l) => [l.from, l.to, l.ports]),
-						),
-					)
+				process.stdout.write(explainedText(rows))
 				return
 			case 'wide':
 				process.stdout.write(
@@ -153,14 +141,7 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 				)
 				return
 			case 'md':
-				process.stdout.write(
-					options.explain === true
-						? markdownTable(head, plain())
-						: markdownTable(
-								head,
-								collapse(rows, parties).map((l) => [l.from, l.to, l.ports]),
-							),
-				)
+				process.stdout.write(markdownTable(head, plain()))
 				return
 			case 'csv':
 				process.stdout.write(csvTable(head, plain()))
@@ -187,6 +168,7 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 				process.stdout.write(mermaidGraph(rows, parties))
 				return
 			case 'svg':
+				refuseLarge(rows)
 				process.stdout.write(svgGraph(rows, parties))
 				return
 			default: {
@@ -195,6 +177,19 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 			}
 		}
 	}
+}
+
+/** Nobody can look at more, and drawing it takes long. */
+const drawn = { nodes: 400, edges: 4000 }
+
+function refuseLarge(rows: readonly ReachRow[]): void {
+	const nodes = new Set(rows.flatMap((row) => [endName(row.from), endName(row.to)])).size
+	if (nodes <= drawn.nodes && rows.length <= drawn.edges) return
+	throw new CommandError(
+		exit.usage,
+		`Cannot draw ${nodes} nodes and ${rows.length} connections: at most ${drawn.nodes} and ${drawn.edges}`,
+		'narrow it with -n, --from or --to, or let Graphviz draw -o dot',
+	)
 }
 
 function explainedText(rows: readonly ReachRow[]): string {

@@ -9,7 +9,7 @@ import { connectionsText, noConnections } from './connections.ts'
 import type { Reach } from './engine.ts'
 import type { IngressBackend } from './ingresses.ts'
 import { portsText } from './output/collapse.ts'
-import { anyMember, type Member, type Party } from './parties.ts'
+import { allowedBetween, anyMember, type Member, type Party } from './parties.ts'
 import { endName, otherOf, outsideOf, type ReachRow, type RowEnd, rowsOf, unique } from './table.ts'
 
 export interface Side {
@@ -66,23 +66,40 @@ export function differences(before: Side, after: Side): readonly Difference[] {
 		})
 	}
 
-	const rows = (side: Side) => {
-		const map = new Map<string, ReachRow>()
-		for (const row of rowsOf({ ...side, from: (end) => end.kind !== 'outside', to: (end) => end.kind !== 'outside' }))
-			map.set(`${endName(row.from)} ${endName(row.to)}`, row)
-		return map
+	const every = [...new Set([...oldParties.keys(), ...newParties.keys()])]
+	const between = (side: Side, from: Party | undefined, to: Party | undefined): Extent => {
+		const allowed =
+			from === undefined || to === undefined ? undefined : allowedBetween(side.reach, from.members, to.members)
+		return allowed === undefined ? nothing : extentOf(side.reach, allowed.some, allowed.every)
 	}
-	const [oldRows, newRows] = [rows(before), rows(after)]
-	for (const [id, row] of newRows) {
-		const was = oldRows.get(id)
-		push(row.from, row.to, was ?? nothing, row, () => whyPairChanged(before, after, oldParties, newParties, row))
-	}
-	for (const [id, row] of oldRows) {
-		if (!newRows.has(id))
-			push(row.from, row.to, row, nothing, () => whyPairChanged(before, after, oldParties, newParties, row))
+	for (const from of every) {
+		const [a0, a1] = [oldParties.get(from), newParties.get(from)]
+		for (const to of every) {
+			const [b0, b1] = [oldParties.get(to), newParties.get(to)]
+			const ends = [(a1 ?? a0)!, (b1 ?? b0)!].map((party) => ({ kind: 'workload', party }) as const)
+			push(ends[0]!, ends[1]!, between(before, a0, b0), between(after, a1, b1), () =>
+				whyPairChanged(before, after, [a0, a1], [b0, b1]),
+			)
+		}
 	}
 
-	for (const name of new Set([...oldParties.keys(), ...newParties.keys()])) {
+	const routed = (side: Side) => {
+		const map = new Map<string, ReachRow>()
+		for (const row of rowsOf({ ...side, from: (end) => end.kind === 'ingress-controller' }))
+			map.set(endName(row.to), row)
+		return map
+	}
+	const [oldRoutes, newRoutes] = [routed(before), routed(after)]
+	for (const name of new Set([...oldRoutes.keys(), ...newRoutes.keys()])) {
+		const [was, is] = [oldRoutes.get(name), newRoutes.get(name)]
+		const row = (is ?? was)!
+		push(row.from, row.to, was ?? nothing, is ?? nothing, () => {
+			const why = whyPairChanged(before, after, undefined, [oldParties.get(name), newParties.get(name)])
+			return why.length > 0 ? why : row.because
+		})
+	}
+
+	for (const name of every) {
 		const [was, is] = [oldParties.get(name), newParties.get(name)]
 		const own = { kind: 'workload', party: (is ?? was)! } as const
 		for (const direction of ['ingress', 'egress'] as const) {
@@ -183,39 +200,31 @@ function changedOf(before: readonly Told[], after: readonly Told[]): readonly Or
 	return [...after.filter((t) => !was.has(t.id)), ...before.filter((t) => !is.has(t.id))].map((t) => t.origin)
 }
 
-function whyPairChanged(
-	before: Side,
-	after: Side,
-	oldParties: ReadonlyMap<string, Party>,
-	newParties: ReadonlyMap<string, Party>,
-	row: ReachRow,
-): readonly Origin[] {
-	const pick = (parties: ReadonlyMap<string, Party>, end: RowEnd) =>
-		end.kind === 'workload' ? parties.get(end.party.name) : undefined
-	const [a0, a1] = [pick(oldParties, row.from), pick(newParties, row.from)]
-	const [b0, b1] = [pick(oldParties, row.to), pick(newParties, row.to)]
-	const gone = missing(row.from, a0, a1) ?? missing(row.to, b0, b1)
+/** Before and after; no source: any pod, as whatever serves Ingress objects. */
+function whyPairChanged(before: Side, after: Side, from: Pair | undefined, to: Pair): readonly Origin[] {
+	const gone = (from === undefined ? undefined : missing(from)) ?? missing(to)
 	if (gone !== undefined) return gone
-	const say = (side: Side, from: Party | undefined, to: Party | undefined) =>
-		(from?.members ?? [anyMember])
+	const say = (side: Side, source: Party | undefined, destination: Party | undefined) =>
+		(source?.members ?? [anyMember])
 			.slice(0, asked)
 			.flatMap((a) =>
-				(to?.members ?? [])
+				(destination?.members ?? [])
 					.slice(0, asked)
 					.flatMap((b) => [
-						...told(side.reach, 'egress', from === undefined ? undefined : a, otherOf(side.reach, b)),
+						...told(side.reach, 'egress', source === undefined ? undefined : a, otherOf(side.reach, b)),
 						...told(side.reach, 'ingress', b, otherOf(side.reach, a)),
 					]),
 			)
-	const changed = changedOf(say(before, a0, b0), say(after, a1, b1))
-	if (row.from.kind === 'ingress-controller' && changed.length === 0) return row.because
-	return unique(changed.length > 0 ? changed : labelsChanged(before, after, [a0, b0], [a1, b1]))
+	const changed = changedOf(say(before, from?.[0], to[0]), say(after, from?.[1], to[1]))
+	if (changed.length > 0) return unique(changed)
+	return unique(labelsChanged(before, after, [from?.[0], to[0]], [from?.[1], to[1]]))
 }
 
+type Pair = readonly [Party | undefined, Party | undefined]
+
 /** The workload itself, where it is only in one of the two. */
-function missing(end: RowEnd, was: Party | undefined, is: Party | undefined): readonly Origin[] | undefined {
-	if (end.kind !== 'workload' || (was !== undefined && is !== undefined)) return undefined
-	return [(is ?? was)!.origin]
+function missing([was, is]: Pair): readonly Origin[] | undefined {
+	return was !== undefined && is !== undefined ? undefined : [(is ?? was)!.origin]
 }
 
 function whyOutsideChanged(

@@ -18,8 +18,19 @@ export function subjectsOf(input: LintInput, policy: Policy): readonly Pod[] {
 	return podsOf(input).select(policy.namespace, policy.subject)
 }
 
+/** By input, then by peer: several checks ask for the same. */
+const found = new WeakMap<object, WeakMap<PolicyPeer, readonly Pod[]>>()
+
 export function podsOfPeer(input: LintInput, policy: Policy, peer: PolicyPeer): readonly Pod[] {
 	if (peer.kind === 'block') return []
+	let known = found.get(input.model)
+	if (known === undefined) found.set(input.model, (known = new WeakMap()))
+	let pods = known.get(peer)
+	if (pods === undefined) known.set(peer, (pods = select(input, policy, peer)))
+	return pods
+}
+
+function select(input: LintInput, policy: Policy, peer: Extract<PolicyPeer, { kind: 'pods' }>): readonly Pod[] {
 	const index = podsOf(input)
 	const pods = peer.pods ?? everything
 	if (peer.namespaces === undefined) return index.select(policy.namespace, pods)

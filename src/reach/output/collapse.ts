@@ -18,8 +18,8 @@ export function portsText(row: Pick<ReachRow, 'connections' | 'every'>): string 
 	return row.every === undefined ? text : `${text} (between every pair: ${connectionsText(row.every)})`
 }
 
-/** Exact: a line stands for rows that are all there. */
-export function collapse(rows: readonly ReachRow[], parties: readonly Party[]): readonly Line[] {
+/** Exact: a line stands for rows that are all there. Rows are not kept, only their ends. */
+export function collapse(rows: Iterable<ReachRow>, parties: readonly Party[]): readonly Line[] {
 	const namespaces = new Map<string, string[]>()
 	const single = new Set<string>()
 	for (const { name, namespace, pods } of parties) {
