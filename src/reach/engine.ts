@@ -172,7 +172,7 @@ export class Reach {
 				some = true
 				reasons.push({ policy: policy.origin, rule: rule.origin, action: rule.action, connections })
 			}
-			if (!some && policy.tier === undefined)
+			if (!some && policy.tier === undefined && !policy.audit)
 				reasons.push({ policy: policy.origin, action: 'Deny', connections: ConnectionPool.all })
 		}
 		return reasons

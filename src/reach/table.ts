@@ -190,6 +190,7 @@ const noPolicy: Readonly<Record<Direction, Origin>> = {
 	egress: { default: 'no policy selects the source for egress' },
 	ingress: { default: 'no policy selects the destination for ingress' },
 }
+const noneDenies: Origin = { default: 'no rule of a tier denies it, and no NetworkPolicy in force isolates the pod' }
 const fromNode: Origin = { default: "traffic from the pod's own node is always allowed" }
 const hostNetwork: Origin = { default: 'hostNetwork pods are not subject to NetworkPolicy' }
 
@@ -235,7 +236,7 @@ function allowing(reach: Reach, direction: Direction, own: number, other: Other)
 	const rules = reach
 		.reasons(direction, own, other)
 		.filter((r): r is Reason & { rule: Origin } => r.rule !== undefined && r.action === 'Accept')
-	return rules.length > 0 ? rules.map((r) => r.rule) : [noPolicy[direction]]
+	return rules.length > 0 ? rules.map((r) => r.rule) : [noneDenies]
 }
 
 export function unique(origins: readonly Origin[]): readonly Origin[] {

@@ -1,6 +1,6 @@
 // Many rows said in few lines: `any workload`, or `shop/*` for all workloads of a namespace, where all have the same answer.
 
-import { connectionsText } from '../connections.ts'
+import { type Connections, connectionsText } from '../connections.ts'
 import type { Party } from '../parties.ts'
 import { endName, type ReachRow } from '../table.ts'
 
@@ -13,8 +13,17 @@ export interface Line {
 /** Fewer than these of a namespace are named one by one. */
 const fewest = 3
 
+/** Sets of one engine are few, and rows many. */
+const texts = new WeakMap<Connections, string>()
+
+function textOf(set: Connections): string {
+	let text = texts.get(set)
+	if (text === undefined) texts.set(set, (text = connectionsText(set)))
+	return text
+}
+
 export function portsText(row: Pick<ReachRow, 'connections' | 'every'>): string {
-	const text = connectionsText(row.connections)
+	const text = textOf(row.connections)
 	return row.every === undefined ? text : `${text} (between every pair: ${connectionsText(row.every)})`
 }
 
