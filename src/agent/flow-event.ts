@@ -84,8 +84,11 @@ export interface FlowEvent {
 /** Events that nobody can tell any more. */
 export interface LostEvents {
 	readonly lost_events: {
-		/** NETLINK_SOCKET: the kernel's buffer was full. RING_BUFFER: overwritten. OBSERVER_QUEUE: read too slowly. */
-		readonly source: 'NETLINK_SOCKET' | 'RING_BUFFER' | 'OBSERVER_QUEUE'
+		/**
+		 * RATE_LIMIT: denied packets that the rules in force did not log. NETLINK_SOCKET: the kernel's buffer was full.
+		 * RING_BUFFER: overwritten. OBSERVER_QUEUE: read too slowly.
+		 */
+		readonly source: 'RATE_LIMIT' | 'NETLINK_SOCKET' | 'RING_BUFFER' | 'OBSERVER_QUEUE'
 		readonly num_events_lost: number
 	}
 	readonly node_name: string

@@ -1,7 +1,7 @@
 // The flows of all nodes as one: what is remembered, in the order of time, then what comes.
 
 import type { Clock } from '../base/clock.ts'
-import type { FlowEvent, FlowMessage } from './flow-event.ts'
+import type { FlowEvent, FlowMessage, LostEvents } from './flow-event.ts'
 import { type FlowFilter, matchesFlow } from './flow-filter.ts'
 import type { FlowReader } from './flows.ts'
 
@@ -29,6 +29,11 @@ export async function* observeFlows(
 	const wanted = (message: FlowMessage) => !('flow' in message) || matchesFlow(filter, message)
 	const stop: (() => void)[] = []
 	const aborted = () => wake.resolve()
+	const lostEvents = (source: LostEvents['lost_events']['source'], count: number, node: string): LostEvents => ({
+		lost_events: { source, num_events_lost: count },
+		node_name: node,
+		time: new Date(clock.now()).toISOString(),
+	})
 	signal.addEventListener('abort', aborted, { once: true })
 	try {
 		const past = remembered(readers, query)
@@ -44,12 +49,12 @@ export async function* observeFlows(
 				)
 			}
 		}
-		const overwritten = query.last === undefined ? readers.filter((r) => r.recent().overwritten > 0) : []
-		for (const reader of overwritten) {
-			yield {
-				lost_events: { source: 'RING_BUFFER', num_events_lost: reader.recent().overwritten },
-				node_name: reader.node,
-				time: new Date(clock.now()).toISOString(),
+		if (query.last !== 0) {
+			for (const reader of readers) {
+				const overwritten = query.last === undefined ? reader.recent().overwritten : 0
+				if (overwritten > 0) yield lostEvents('RING_BUFFER', overwritten, reader.node)
+				const quiet = reader.unlogged()
+				if (quiet > 0) yield lostEvents('RATE_LIMIT', quiet, reader.node)
 			}
 		}
 		yield* past
@@ -62,11 +67,7 @@ export async function* observeFlows(
 			if (unread > 0) {
 				const lost = unread
 				unread = 0
-				yield {
-					lost_events: { source: 'OBSERVER_QUEUE', num_events_lost: lost },
-					node_name: '',
-					time: new Date(clock.now()).toISOString(),
-				}
+				yield lostEvents('OBSERVER_QUEUE', lost, '')
 				continue
 			}
 			await wake.promise

@@ -5,13 +5,15 @@
 import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
+import { tableName } from '../dataplane/policy/layout.ts'
 import { type LogConfig, parseLogPrefix } from '../dataplane/policy/log.ts'
 import { type ConnectionEvent, openConnectionEvents, readConnectionEvents } from '../linux/conntrack-events.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import { type LoggedPacket, openLog, type PacketHeaders, readLog } from '../linux/nflog.ts'
 import type { NftChange } from '../linux/nft/change.ts'
-import type { NftProgram } from '../linux/nft/program.ts'
+import type { NftProgram, NftRule } from '../linux/nft/program.ts'
+import { readProgram } from '../linux/nft/read.ts'
 import { applyChanges, openNftSocket } from '../linux/nft/transaction.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
@@ -60,6 +62,8 @@ export interface FlowReader {
 	/** Calls `tell` with everything that comes, allowed flows too; the function it returns ends that. */
 	watch(tell: (message: FlowMessage) => void): () => void
 	readonly counts: FlowCounts
+	/** Denied packets that the limit of the log kept quiet, as the counters of the rules now in force say. Reads them. */
+	unlogged(): number
 	close(): void
 }
 
@@ -86,6 +90,7 @@ export function createFlowReader(options: {
 	let cancel: (() => void) | undefined
 	let interval = 0
 	let closed = false
+	let nft: NetlinkSocket | undefined
 
 	function canLog(): boolean {
 		supported ??= inNetnsAt(netns, tryLog)
@@ -344,8 +349,15 @@ export function createFlowReader(options: {
 		get counts() {
 			return { processed, dropped, lost }
 		},
+		unlogged() {
+			if (logged === undefined) return 0
+			nft ??= inNetnsAt(netns, openNftSocket)
+			return countUnlogged(nft)
+		},
 		close() {
 			closed = true
+			nft?.close()
+			nft = undefined
 			watchers.clear()
 			logged?.close()
 			connections?.close()
@@ -385,6 +397,33 @@ function tryLog(): boolean {
 	} finally {
 		socket.close()
 	}
+}
+
+/** A rule that logs stands before the one it tells of, and both count. */
+function countUnlogged(nft: NetlinkSocket): number {
+	const program = readProgram(
+		nft,
+		(_, name) => name === tableName,
+		() => false,
+	)
+	let hidden = 0
+	for (const table of program.tables.values()) {
+		for (const { rules } of table.chains.values()) {
+			for (const [i, rule] of rules.entries()) {
+				if (!rule.expressions.some((e) => e.kind === 'log')) continue
+				const told = packetsOf(rule)
+				const met = packetsOf(rules[i + 1])
+				// The two are read one after the other: what came between them is not hidden.
+				if (told !== undefined && met !== undefined) hidden += Math.max(0, met - told)
+			}
+		}
+	}
+	return hidden
+}
+
+function packetsOf(rule: NftRule | undefined): number | undefined {
+	const counter = rule?.expressions.find((e) => e.kind === 'counter')
+	return counter?.kind === 'counter' ? counter.packets : undefined
 }
 
 function increase(counts: Map<string, number>, key: string): void {

@@ -10,6 +10,7 @@ import {
 } from '../agent/flow-event.ts'
 import { type EndSelector, type FlowFilter, parseEnd } from '../agent/flow-filter.ts'
 import { isFailure } from '../base/failure.ts'
+import { logRate } from '../dataplane/policy/log.ts'
 import { labClient } from '../lab/client.ts'
 import { originText } from '../model/origin.ts'
 import { CommandError, exit } from './exit.ts'
@@ -241,6 +242,8 @@ function lostText({ lost_events, node_name }: Extract<FlowMessage, { readonly lo
 	switch (source) {
 		case 'NETLINK_SOCKET':
 			return `${flows} of node ${node_name} lost: the kernel's buffer was full`
+		case 'RATE_LIMIT':
+			return `${count} denied packets of node ${node_name} were not logged: a rule tells of ${logRate.rate} a second`
 		case 'RING_BUFFER':
 			return `${flows} of node ${node_name} are no longer remembered`
 		case 'OBSERVER_QUEUE':

@@ -91,6 +91,11 @@ describe('nflog', () => {
 			six('00', '3c00050200000000 8400010400000000 1f400050'),
 			{ protocol: 'SCTP', sourcePort: 8000, destinationPort: 80 },
 		],
+		[
+			'UDP behind options of 16 bytes',
+			six('00', '1101050c00000000 0000000000000000 0035d43100200000'),
+			{ protocol: 'UDP', sourcePort: 53 },
+		],
 		['the first fragment', six('2c', '1100000100000001 0035d43100200000'), { protocol: 'UDP', sourcePort: 53 }],
 		[
 			'a later fragment has no ports',

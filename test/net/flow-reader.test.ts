@@ -218,8 +218,11 @@ test('the same again within a minute of the last one is no other flow; later it 
 	clock.advance(50_000)
 	send(1111, 1, () => 5000)
 	await settle()
+	clock.advance(50_000)
+	send(1111, 1, () => 5000)
+	await settle()
 	assert.equal(told(1111).length, before + 1)
-	assert.equal(told(1111).at(-1)?.podwire.repeats, 3)
+	assert.equal(told(1111).at(-1)?.podwire.repeats, 4)
 	clock.advance(61_000)
 	send(1111, 1, () => 5000)
 	await settle()
@@ -235,7 +238,12 @@ test('a pod that has gone is known for half a minute, and not when its address i
 	send(1111, 1, () => 6001)
 	await settle()
 	assert.equal(told(1111).at(-1)?.flow.source.pod_name, 'web')
+	reader.update(modelOf([pod('db', server), pod('next', client)], ['deny', 'other']), program)
+	// The same, and its address is another one's when it is read.
+	send(1111, 1, () => 6004)
+	await new Promise((resolve) => setTimeout(resolve, 120))
 	reader.update(modelOf([pod('db', server), pod('new', client)], ['deny', 'other']), program)
+	assert.equal(told(1111).at(-1)?.flow.source.pod_name, 'next')
 	send(1111, 1, () => 6002)
 	await settle()
 	assert.equal(told(1111).at(-1)?.flow.source.pod_name, 'new')
@@ -267,6 +275,7 @@ test('what the kernel could not keep is counted, to the packet', where, async ()
 		reader.counts.lost,
 	)
 	assert.deepEqual(failures, [])
+	assert.equal(reader.unlogged(), 0, 'what is logged is not unlogged, whoever reads it')
 })
 
 test('with the last policy it sleeps again, and at its end for good', where, () => {

@@ -187,6 +187,13 @@ test('a flood is dropped whole and told in part: limited in the kernel, bounded 
 	const events = await told(logged, { verdicts: ['DROPPED'], protocol: 'UDP' })
 	assert.equal(events.length, logged)
 	assert.equal(new Set(events.map((e) => e.flow.l4.UDP?.destination_port)).size, logged)
+	const quiet: FlowMessage[] = []
+	for await (const message of lab.handle.client.flows({ filter: {}, follow: false }))
+		if (isLost(message)) quiet.push(message)
+	assert.deepEqual(
+		quiet.map((m) => isLost(m) && [m.node_name, m.lost_events]),
+		[['node-1', { source: 'RATE_LIMIT', num_events_lost: count - logged }]],
+	)
 	const metrics = inNetnsAt(`${lab.paths.namespaces}/node-1`, () =>
 		spawnSync('curl', ['-sS', 'http://127.0.0.1:10249/metrics'], { encoding: 'utf8', timeout: 10_000 }),
 	).stdout
