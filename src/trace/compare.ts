@@ -84,7 +84,10 @@ function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 		return paths.find((p) => likeness(p, like) === most)
 	}
 	const rules = find(pathsOf(would), taken)
-	return { should: find(pathsOf(should), taken ?? rules), would: rules, did: taken }
+	const expected = find(pathsOf(should), taken ?? rules)
+	// A packet that was dropped on its way may not tell which endpoint it was meant for: then the two tell of the same.
+	const untold = taken !== undefined && pointAt(taken, 'service') === undefined && expected !== undefined
+	return { should: expected, would: untold ? find(pathsOf(would), expected) : rules, did: taken }
 }
 
 function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in WitnessName]?: Point } {
