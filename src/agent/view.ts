@@ -18,7 +18,7 @@ import {
 	services,
 	statefulSets,
 } from '../kube/kinds.ts'
-import { type KubeObject, keyOf, type ObjectMeta } from '../kube/objects/meta.ts'
+import { type KubeObject, keyOf } from '../kube/objects/meta.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
 import {
@@ -164,7 +164,8 @@ export function createClusterView(options: {
 }
 
 async function catchUp(client: KubeClient, informer: Informer<KubeObject>, kind: Kind): Promise<void> {
-	const { items } = await client.list(kind)
+	const { items, metadata } = await client.list(kind)
+	const listed = BigInt(metadata.resourceVersion || '0')
 	const versions = new Map(items.map((item) => [keyOf(item), item.metadata]))
 	await informer.until((store) => {
 		for (const [key, { resourceVersion }] of versions) {
@@ -173,17 +174,8 @@ async function catchUp(client: KubeClient, informer: Informer<KubeObject>, kind:
 		}
 		// What the list no longer has must have gone, unless it came after the list.
 		for (const [key, object] of store) {
-			if (!versions.has(key) && BigInt(object.metadata.resourceVersion ?? '0') <= newest(versions)) return false
+			if (!versions.has(key) && BigInt(object.metadata.resourceVersion ?? '0') <= listed) return false
 		}
 		return true
 	})
-}
-
-function newest(versions: ReadonlyMap<string, ObjectMeta>): bigint {
-	let highest = 0n
-	for (const { resourceVersion } of versions.values()) {
-		const version = BigInt(resourceVersion ?? '0')
-		if (version > highest) highest = version
-	}
-	return highest
 }

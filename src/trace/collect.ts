@@ -3,7 +3,6 @@
 import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
-import type { KubeObject } from '../kube/objects/meta.ts'
 import { resourceOf } from '../kube/resources.ts'
 import {
 	type ClusterConfig,
@@ -31,7 +30,7 @@ export async function collectState(
 		readonly config?: Partial<ClusterConfig>
 		readonly sources?: Readonly<Record<string, ObjectSource>>
 		/** Further objects, which the API does not have. */
-		readonly objects?: readonly KubeObject[]
+		readonly objects?: readonly Parameters<typeof setObject>[1][]
 		readonly clock: Clock
 	},
 ): Promise<Collected> {
