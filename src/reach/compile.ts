@@ -13,6 +13,7 @@ import type {
 	TieredRule,
 } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
+import type { PolicyProfile } from '../model/policy-profile.ts'
 import { selectorMatches } from '../model/selector.ts'
 import { contains, intervalOf } from './addresses.ts'
 import { Bits } from './bits.ts'
@@ -27,6 +28,8 @@ export interface Matcher {
 }
 
 export interface Block {
+	/** What a profile may keep from meaning nodes; undefined: an address of a node that the rule names as one. */
+	readonly network?: true
 	readonly cidr: Cidr
 	readonly except: readonly Cidr[]
 }
@@ -72,13 +75,16 @@ export class Compiler {
 	readonly #pool: ConnectionPool
 	#namespaces: NetworkModel['namespaces']
 	readonly #nodes: NetworkModel['nodes'] | undefined
+	readonly #profile: PolicyProfile
 	#serial = 0
 
 	constructor(
 		index: ClassIndex,
 		pool: ConnectionPool,
 		model: Pick<NetworkModel, 'namespaces'> & Partial<Pick<NetworkModel, 'nodes'>>,
+		profile: PolicyProfile,
 	) {
+		this.#profile = profile
 		this.#index = index
 		this.#pool = pool
 		this.#namespaces = model.namespaces
@@ -180,7 +186,7 @@ export class Compiler {
 		switch (peer.kind) {
 			case 'block': {
 				const { cidr, except } = peer
-				return { matchers: [this.#block(cidr, except)], blocks: [{ cidr, except }], origin }
+				return { matchers: [this.#block(cidr, except)], blocks: [{ network: true, cidr, except }], origin }
 			}
 			case 'nodes':
 				return { matchers: [this.#nobody()], blocks: this.#addressesOf(peer.nodes), origin }
@@ -275,6 +281,7 @@ export class Compiler {
 	}
 
 	#block(cidr: Cidr, except: readonly Cidr[]): Matcher {
+		const means = this.#profile.blocksMatchPods
 		const whole = intervalOf(cidr)
 		const holes = except.map(intervalOf)
 		return this.#matcher(
@@ -282,9 +289,10 @@ export class Compiler {
 			() => ({
 				kind: 'block',
 				matches: ({ id, family, low }) =>
-					id === anyPod
+					means &&
+					(id === anyPod
 						? whole.family === family && cidrLength(cidr) === 0 && except.length === 0
-						: contains(whole, family, low) && !holes.some((hole) => contains(hole, family, low)),
+						: contains(whole, family, low) && !holes.some((hole) => contains(hole, family, low))),
 			}),
 			undefined,
 		)
@@ -315,10 +323,10 @@ function peersOf(policy: PolicyLike): readonly TieredPeer[] {
 	return [...(policy.ingress ?? []), ...(policy.egress ?? [])].flatMap((rule): readonly TieredPeer[] => rule.peers)
 }
 
-function nodeAddresses(nodes: NetworkModel['nodes'] | undefined, selector: LabelSelector): readonly Cidr[] {
+export function nodeAddresses(nodes: NetworkModel['nodes'] | undefined, selector?: LabelSelector): readonly Cidr[] {
 	const found: Cidr[] = []
 	for (const node of nodes?.values() ?? [])
-		if (selectorMatches(selector, node.labels)) found.push(...node.addresses.map(hostCidr))
+		if (selector === undefined || selectorMatches(selector, node.labels)) found.push(...node.addresses.map(hostCidr))
 	return found.sort()
 }
 

@@ -137,3 +137,30 @@ test('nobody of whom anything is known gets in by a rule for any pod only', () =
 	assert.equal(text({ ipBlock: { cidr: '0.0.0.0/0', except: ['10.0.0.0/8'] } }), 'none')
 	assert.equal(text({ namespaceSelector: { matchExpressions: [{ key: 'x', operator: 'DoesNotExist' }] } }), 'none')
 })
+
+test('a node that gets a label is another peer', () => {
+	const node = (labels: Record<string, string>) =>
+		({
+			apiVersion: 'v1',
+			kind: 'Node',
+			metadata: { name: 'node-2', labels },
+			spec: {},
+			status: { addresses: [{ type: 'InternalIP', address: '172.18.0.3' }] },
+		}) as unknown as KubeObject
+	const tier = {
+		apiVersion: 'policy.networking.k8s.io/v1alpha2',
+		kind: 'ClusterNetworkPolicy',
+		metadata: { name: 't' },
+		spec: {
+			tier: 'Admin',
+			priority: 1,
+			subject: { namespaces: {} },
+			egress: [{ action: 'Deny', to: [{ nodes: { matchLabels: { pool: 'a' } } }] }],
+		},
+	} as unknown as KubeObject
+	const before = stateOf(pod('a', '10.244.1.4'), node({}), tier)
+	const text = (reach: Reach) =>
+		connectionsText(reach.pool.setOf(reach.withAddress('egress', reach.classesOf('shop/a')[0]!, '172.18.0.3' as Ip)))
+	assert.equal(text(follow(before).reach), 'all')
+	assert.equal(text(follow(before, node({ pool: 'a' })).reach), 'none')
+})

@@ -7,6 +7,7 @@ import { addresses, disagreements } from '../../test/reach/oracle.ts'
 import { makeWorld, type WorldOptions } from '../../test/reach/world.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
+import { policyProfiles } from '../model/policy-profile.ts'
 import { connectionsText } from './connections.ts'
 import { Reach } from './engine.ts'
 
@@ -42,6 +43,24 @@ test('what decide says with tiers around and policies on trial', () => {
 			model = build(next, { state, model })
 			state = next
 			reach.update({ model })
+		}
+	}
+})
+
+test('what decide says where networks mean neither pods nor nodes', () => {
+	const profile = policyProfiles['cilium-like']
+	for (let seed = 70; seed < 75; seed++) {
+		const world = makeWorld({ ...small, seed, tiers: seed % 2 })
+		let { state } = world
+		let model = build(state)
+		const reach = new Reach({ model, profile })
+		for (let step = 0; step < 5; step++) {
+			const { wrong } = disagreements(model, reach, { every: 11, profile })
+			assert.deepEqual(wrong.slice(0, 3), [], `seed ${seed}, step ${step}`)
+			const next = world.change(state)
+			model = build(next, { state, model })
+			state = next
+			reach.update({ model, profile })
 		}
 	}
 })

@@ -6,10 +6,19 @@ import { diffTables } from '../base/table.ts'
 import type { NetworkModel, Pod, Policy, TieredPolicy } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
 import { type Direction, inOrder } from '../model/policy.ts'
+import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import { type AddressSpace, contains, cutAddresses, intervalOf, type Pieces, positionOf } from './addresses.ts'
 import { eachOfAll } from './bits.ts'
 import { ClassIndex, type EndClass, hasIdentity } from './classes.ts'
-import { type Block, type CompiledPolicy, type CompiledRule, Compiler, cidrsOfPolicy, labelKeysOf } from './compile.ts'
+import {
+	type Block,
+	type CompiledPolicy,
+	type CompiledRule,
+	Compiler,
+	cidrsOfPolicy,
+	labelKeysOf,
+	nodeAddresses,
+} from './compile.ts'
 import { ConnectionPool } from './connections.ts'
 
 export type ReachModel = Pick<NetworkModel, 'config' | 'pods' | 'namespaces' | 'policies'> &
@@ -17,6 +26,8 @@ export type ReachModel = Pick<NetworkModel, 'config' | 'pods' | 'namespaces' | '
 
 export interface ReachInput {
 	readonly model: ReachModel
+	/** Fills in what the API leaves open. Stays the same for the life of an engine. */
+	readonly profile?: PolicyProfile
 }
 
 /** The rules that one class is subject to in one direction; shared by all classes with the same. */
@@ -60,7 +71,10 @@ const growth = 2
 
 export class Reach {
 	readonly pool = new ConnectionPool()
+	readonly #profile: PolicyProfile
 	#model: ReachModel
+	/** Pieces that are a node's address, where networks do not mean nodes. */
+	#nodePieces: ReadonlySet<number> = new Set()
 	#tiers: readonly TieredPolicy[]
 	#index!: ClassIndex
 	#compiler!: Compiler
@@ -74,6 +88,7 @@ export class Reach {
 	#matchersAtFirst = 0
 
 	constructor(input: ReachInput) {
+		this.#profile = input.profile ?? policyProfiles.default
 		this.#model = input.model
 		this.#tiers = inOrder(input.model.tieredPolicies?.values() ?? [])
 		this.#build()
@@ -187,7 +202,7 @@ export class Reach {
 		const sameTiers =
 			tiers.length === this.#tiers.length &&
 			tiers.every((t, i) => t === this.#tiers[i]) &&
-			(tiers.length === 0 || before.nodes === model.nodes)
+			(before.nodes === model.nodes || (tiers.length === 0 && this.#profile.blocksMatchNodes))
 		this.#tiers = tiers
 		const touched = new Set<number>()
 		if (
@@ -247,9 +262,9 @@ export class Reach {
 			for (const key of labelKeysOf(policy)) named.add(key)
 			cidrs.push(...cidrsOfPolicy(policy, this.#model.nodes))
 		}
-		this.#space = cutAddresses(cidrs)
+		this.#cut(cidrs)
 		this.#index = new ClassIndex(this.#model, named)
-		this.#compiler = new Compiler(this.#index, this.pool, this.#model)
+		this.#compiler = new Compiler(this.#index, this.pool, this.#model, this.#profile)
 		this.#policies = new Map()
 		this.#byNamespace = new Map()
 		this.#profiles = { ingress: new Map(), egress: new Map() }
@@ -284,14 +299,28 @@ export class Reach {
 	#recut(): boolean {
 		const cidrs: Cidr[] = []
 		for (const policy of [...this.#policies.values(), ...this.#compiledTiers]) cidrs.push(...policy.cidrs)
-		const space = cutAddresses(cidrs)
+		const space = cutAddresses([...cidrs, ...this.#nodesApart()])
 		if (space.key === this.#space.key) return true
 		if (!this.#index.fits(space)) return false
 		this.#index.renumber(space)
 		this.#space = space
+		this.#markNodes()
 		for (const profiles of Object.values(this.#profiles))
 			for (const profile of profiles.values()) profile.pieces = undefined
 		return true
+	}
+
+	#cut(cidrs: readonly Cidr[]): void {
+		this.#space = cutAddresses([...cidrs, ...this.#nodesApart()])
+		this.#markNodes()
+	}
+
+	#nodesApart(): readonly Cidr[] {
+		return this.#profile.blocksMatchNodes ? [] : nodeAddresses(this.#model.nodes)
+	}
+
+	#markNodes(): void {
+		this.#nodePieces = new Set(this.#nodesApart().map((cidr) => this.#space.piecesOf(cidr).from))
 	}
 
 	#addPod(pod: Pod, columns: Set<number>, stale: Set<number>): readonly number[] {
@@ -448,13 +477,20 @@ export class Reach {
 				].filter((r) => r.from < r.to),
 			)
 		}
-		return ranges
+		if (block.network === undefined || this.#nodePieces.size === 0) return ranges
+		return ranges.flatMap(({ from, to }) =>
+			Array.from({ length: to - from }, (_, i) => ({ from: from + i, to: from + i + 1 })).filter(
+				(piece) => !this.#nodePieces.has(piece.from),
+			),
+		)
 	}
 
 	#matchesPiece(rule: CompiledRule, piece: number): boolean {
 		if (rule.peers === undefined) return true
 		const { family, first } = this.#space.intervalOf(piece)
-		return rule.peers.some(({ blocks }) => blocks.some((block) => holds(block, family, first)))
+		return rule.peers.some(({ blocks }) =>
+			blocks.some((block) => holds(block, family, first) && !(block.network === true && this.#nodePieces.has(piece))),
+		)
 	}
 
 	/** Admin tier → NetworkPolicy → Baseline tier → allowed. */

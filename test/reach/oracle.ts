@@ -5,6 +5,7 @@ import type { Protocol } from '../../src/base/packet.ts'
 import { hasPort } from '../../src/base/ports.ts'
 import type { NetworkModel, Pod } from '../../src/model/network.ts'
 import { decide, type Peer, policiesByNamespace } from '../../src/model/policy.ts'
+import type { PolicyProfile } from '../../src/model/policy-profile.ts'
 import { hasIdentity } from '../../src/reach/classes.ts'
 import { connectionsText, pointOf } from '../../src/reach/connections.ts'
 import type { Reach } from '../../src/reach/engine.ts'
@@ -51,7 +52,7 @@ export const addresses = [
 export function disagreements(
 	model: NetworkModel,
 	reach: Reach,
-	{ every = 1 }: { readonly every?: number } = {},
+	{ every = 1, profile }: { readonly every?: number; readonly profile?: PolicyProfile } = {},
 ): { readonly asked: number; readonly wrong: readonly string[] } {
 	const policies = policiesByNamespace(model.policies.values())
 	const probes = probesOf(model)
@@ -61,7 +62,7 @@ export function disagreements(
 		.filter((pod) => hasIdentity(pod) && pod.ips.length > 0)
 		.sort((a, b) => (a.key < b.key ? -1 : 1))
 	const may = (direction: 'ingress' | 'egress', pod: Pod, peer: Peer, probe: Probe): boolean =>
-		decide(model, { direction, pod, peer, ...probe }, policies.get(pod.namespace) ?? []).verdict === 'allow'
+		decide(model, { direction, pod, peer, ...probe }, policies.get(pod.namespace) ?? [], profile).verdict === 'allow'
 	const classOf = (pod: Pod, ip: Ip) =>
 		reach.classesOf(pod.key).find((id) => reach.classes[id]!.family === familyOf(ip))!
 	const check = (says: number, truth: (probe: Probe) => boolean, what: () => string) => {
