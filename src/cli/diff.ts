@@ -10,11 +10,12 @@ import { endName, type RowEnd } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type CommonOptions, readCount } from './options.ts'
 import { printDocument } from './output.ts'
-import { formatOf, readCluster } from './reach-cluster.ts'
+import { formatOf, profileOf, readCluster } from './reach-cluster.ts'
 
 export interface DiffOptions extends CommonOptions {
 	readonly namespace?: string
 	readonly limit?: string
+	readonly policyProfile?: string
 }
 
 const formats = ['txt', 'md', 'csv', 'json', 'yaml'] as const
@@ -30,6 +31,7 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 		)
 	const format = formatOf(options.output, formats)
 	const limit = readCount('--limit', options.limit, { min: 1, max: 1_000_000, fallback: 10_000 })
+	const profile = profileOf(options.policyProfile)
 	if (before === '-' && after === '-')
 		throw new CommandError(exit.usage, 'Only one of OLD and NEW can be standard input')
 	// One after the other: both may want the same standard input and the same terminal line.
@@ -81,7 +83,7 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 			filename: paths.split(','),
 			namespace: options.namespace ?? 'default',
 		})
-		const reach = new Reach({ model })
+		const reach = new Reach({ model, profile })
 		return { model, reach, parties: partiesOf(model, reach), ingresses }
 	}
 }

@@ -119,6 +119,7 @@ asking(
 	.option('--exposure', 'what is open to the whole cluster, to addresses outside, and by which doors')
 	.option('--query <flow>', "one question: 'web -> db:5432'; exit 0 yes, 1 no")
 	.option('--explain', 'with the rules that decide, file and line')
+	.option('--policy-profile <name>', 'what the API leaves open: default, calico-like or cilium-like')
 	.option('--limit <rows>', 'at most so many rows (default 100000)')
 	.addHelpText(
 		'after',
@@ -142,6 +143,7 @@ common(
 	'txt, md, csv, json or yaml',
 )
 	.option('-n, --namespace <name>', 'only this namespace (and that of names without one)')
+	.option('--policy-profile <name>', 'what the API leaves open: default, calico-like or cilium-like')
 	.option('--limit <rows>', 'at most so many differences (default 10000)')
 	.addHelpText(
 		'after',

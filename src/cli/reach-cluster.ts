@@ -6,6 +6,7 @@ import type { KubeObject } from '../kube/objects/meta.ts'
 import { resourceOf } from '../kube/resources.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
+import { isProfileName, type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import type { ClusterState } from '../model/state.ts'
 import { backendsOf, type IngressBackend } from '../reach/ingresses.ts'
 import { collectState } from '../trace/collect.ts'
@@ -72,7 +73,13 @@ export function formatOf<F extends string>(text: string | undefined, formats: re
 	)
 }
 
-/** The namespace of -n: `undefined` where it was not given. */
-export function namespaceGiven(options: { readonly namespace?: string }): string | undefined {
-	return options.namespace
+/** Reads --policy-profile. Throws CommandError (usage) on another word. */
+export function profileOf(text: string | undefined): PolicyProfile {
+	if (text === undefined) return policyProfiles.default
+	if (isProfileName(text)) return policyProfiles[text]
+	throw new CommandError(
+		exit.usage,
+		`Unknown policy profile ${JSON.stringify(text)}`,
+		`use one of: ${Object.keys(policyProfiles).join(', ')}`,
+	)
 }

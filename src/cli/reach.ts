@@ -15,7 +15,7 @@ import { endName, type ReachRow, type RowEnd, rowsOf } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type ClusterOptions, readCount } from './options.ts'
 import { printDocument } from './output.ts'
-import { formatOf, readCluster } from './reach-cluster.ts'
+import { formatOf, profileOf, readCluster } from './reach-cluster.ts'
 
 export interface ReachOptions extends Omit<ClusterOptions, 'namespace'> {
 	readonly namespace?: string
@@ -25,6 +25,7 @@ export interface ReachOptions extends Omit<ClusterOptions, 'namespace'> {
 	readonly query?: string
 	readonly explain?: boolean
 	readonly limit?: string
+	readonly policyProfile?: string
 }
 
 const formats = ['txt', 'md', 'csv', 'json', 'yaml', 'dot', 'mermaid', 'svg', 'wide'] as const
@@ -43,8 +44,9 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 		throw new CommandError(exit.usage, '--query asks for one flow: --exposure, --from and --to do not go with it')
 	const format = formatOf(options.output, formats)
 	const limit = readCount('--limit', options.limit, { min: 1, max: 10_000_000, fallback: 100_000 })
+	const profile = profileOf(options.policyProfile)
 	const { model, ingresses } = await readCluster({ ...options, namespace: options.namespace ?? 'default' })
-	const engine = new Reach({ model })
+	const engine = new Reach({ model, profile })
 	const parties = partiesOf(model, engine)
 
 	if (options.query !== undefined) {
@@ -52,7 +54,13 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 			throw new CommandError(exit.usage, `A query is answered as txt, json or yaml, not ${format}`)
 		const answer = usage(() =>
 			answerQuery(
-				{ model, reach: engine, parties, ...(options.namespace === undefined ? {} : { namespace: options.namespace }) },
+				{
+					model,
+					reach: engine,
+					parties,
+					profile,
+					...(options.namespace === undefined ? {} : { namespace: options.namespace }),
+				},
 				options.query!,
 			),
 		)

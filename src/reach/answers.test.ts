@@ -5,8 +5,10 @@ import { test } from 'node:test'
 import { policies, shop } from '../../test/reach/shop.ts'
 import { isFailure } from '../base/failure.ts'
 import { originText } from '../model/origin.ts'
+import { policyProfiles } from '../model/policy-profile.ts'
 import { connectionsText } from './connections.ts'
 import { differenceCells, differences, summaryText } from './diff.ts'
+import { Reach } from './engine.ts'
 import { exposureOf } from './exposure.ts'
 import { collapse, portsText } from './output/collapse.ts'
 import { rowDocument } from './output/document.ts'
@@ -154,6 +156,22 @@ for (const [query, text] of [
 		)
 	})
 }
+
+test('a query as another network would answer it', () => {
+	const blocks = shop(`apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: web, namespace: shop }
+spec: { podSelector: { matchLabels: { app: web } }, ingress: [{ from: [{ ipBlock: { cidr: 10.0.0.0/8 } }] }] }
+`)
+	assert.equal(answerQuery(blocks, 'client -> web:80').allowed, true)
+	const profile = policyProfiles['cilium-like']
+	const other = answerQuery(
+		{ ...blocks, reach: new Reach({ model: blocks.model, profile }), profile },
+		'client -> web:80',
+	)
+	assert.equal(other.allowed, false)
+	assert.match(queryText(other, true), /ipBlock 10\.0\.0\.0\/8 does not mean pods/)
+})
 
 test('differences name what made them', () => {
 	const list = differences(open, closed)

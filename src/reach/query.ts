@@ -7,6 +7,7 @@ import { hasPort } from '../base/ports.ts'
 import type { NetworkModel, Pod, Service } from '../model/network.ts'
 import { type Origin, originText } from '../model/origin.ts'
 import { decide, type Peer } from '../model/policy.ts'
+import type { PolicyProfile } from '../model/policy-profile.ts'
 import { planFlows, type Target } from '../walk/endpoint.ts'
 import { type PortText, parseTarget } from '../walk/endpoint-text.ts'
 import { explainDenial } from '../walk/explain.ts'
@@ -20,6 +21,8 @@ export interface QueryInput {
 	readonly parties: readonly Party[]
 	/** Where bare names are looked up. Undefined: in any namespace, where only one has the name. */
 	readonly namespace?: string
+	/** That of `reach`; the default without. */
+	readonly profile?: PolicyProfile
 }
 
 export interface QueryAnswer {
@@ -92,7 +95,7 @@ export function answerQuery(input: QueryInput, query: string): QueryAnswer {
 	for (const source of sources) {
 		for (const sink of sinks) {
 			if (familyOf(source.ip) !== familyOf(sink.ip)) continue
-			const may = allowedPorts(input.reach, source, sink)
+			const may = allowedPorts(input, source, sink)
 			const allowed =
 				sink.port === undefined || sink.protocol === undefined
 					? may !== 0
@@ -282,9 +285,9 @@ function shapeOf(reach: Reach, point: Point): string {
 	return isSubject(point) ? `class ${classOf(reach, point)}` : `${point.ip} ${point.node ?? ''}`
 }
 
-function allowedPorts(reach: Reach, from: Point, to: Point): number {
+function allowedPorts({ reach, profile }: QueryInput, from: Point, to: Point): number {
 	const all: typeof ConnectionPool.all = 1
-	if (isSubject(from) && isSubject(to) && from.pod.key === to.pod.key) return all
+	if (isSubject(from) && isSubject(to) && from.pod.key === to.pod.key && profile?.hairpin !== 'by-policy') return all
 	const source = isSubject(from) ? classOf(reach, from) : undefined
 	const destination = isSubject(to) ? classOf(reach, to) : undefined
 	const out =
@@ -301,7 +304,7 @@ function allowedPorts(reach: Reach, from: Point, to: Point): number {
 }
 
 function flowAnswer(
-	{ model, reach }: QueryInput,
+	{ model, reach, profile }: QueryInput,
 	source: Point,
 	sink: Sink,
 	may: number,
@@ -331,7 +334,12 @@ function flowAnswer(
 		// Without a port the first that is allowed (or port 1) stands for all.
 		const first = reach.pool.setOf(may)[0]
 		const protocol = sink.protocol ?? protocolAt(first)
-		const decision = decide(model, { direction, pod: own.pod, peer, protocol, port: sink.port ?? portAt(first) })
+		const decision = decide(
+			model,
+			{ direction, pod: own.pod, peer, protocol, port: sink.port ?? portAt(first) },
+			undefined,
+			profile,
+		)
 		const translated =
 			sink.servicePort !== undefined && sink.port !== undefined ? { from: sink.servicePort, to: sink.port } : undefined
 		return {
