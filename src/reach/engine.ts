@@ -1,13 +1,13 @@
 // Who can talk to whom, as the policies say: for every pair of classes the allowed connections, exactly as
 // `decide` (model/policy.ts) would answer for each pair of pods and each port. Follows the difference between models.
 
-import { type Cidr, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
+import { type Cidr, familyOf, type Ip } from '../base/ip.ts'
 import { diffTables } from '../base/table.ts'
 import type { NetworkModel, Pod, Policy, TieredPolicy } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
 import { type Direction, inOrder } from '../model/policy.ts'
 import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
-import { type AddressSpace, contains, cutAddresses, intervalOf, type Pieces, positionOf } from './addresses.ts'
+import { type AddressSpace, cutAddresses, type Pieces, positionOf } from './addresses.ts'
 import { eachOfAll } from './bits.ts'
 import { ClassIndex, type EndClass, hasIdentity } from './classes.ts'
 import {
@@ -20,6 +20,7 @@ import {
 	nodeAddresses,
 } from './compile.ts'
 import { ConnectionPool } from './connections.ts'
+import { byKey, eachSubject, holds, isOpen, isOrdered, matchesClass, type Profile } from './profile.ts'
 
 export type ReachModel = Pick<NetworkModel, 'config' | 'pods' | 'namespaces' | 'policies'> &
 	Partial<Pick<NetworkModel, 'nodes' | 'tieredPolicies'>>
@@ -28,25 +29,6 @@ export interface ReachInput {
 	readonly model: ReachModel
 	/** Fills in what the API leaves open. Stays the same for the life of an engine. */
 	readonly profile?: PolicyProfile
-}
-
-/** The rules that one class is subject to in one direction; shared by all classes with the same. */
-interface Profile {
-	readonly admin: readonly CompiledRule[]
-	/** Undefined: no NetworkPolicy isolates. */
-	readonly rules: readonly CompiledRule[] | undefined
-	/** All that isolate are on trial: what none of their rules allows goes on to the tier behind. */
-	readonly trial: boolean
-	readonly baseline: readonly CompiledRule[]
-	readonly policies: readonly CompiledPolicy[]
-	/** For ingress: a destination with the named ports that the rules are about. */
-	readonly destination: EndClass | undefined
-	/** Some peer is told by the labels of its namespace. */
-	readonly asksNamespaces: boolean
-	users: number
-	/** By class, and by piece of the address space; made when first asked for. */
-	row: Uint32Array | undefined
-	pieces: Uint32Array | undefined
 }
 
 export interface ReachChange {
@@ -521,33 +503,4 @@ export class Reach {
 		tier(profile.baseline)
 		return pool.unite(allowed, open)
 	}
-}
-
-/** Not only rules that add up. */
-function isOrdered(profile: Profile): boolean {
-	return profile.admin.length > 0 || profile.baseline.length > 0 || profile.trial
-}
-
-function isOpen(profile: Profile): boolean {
-	return profile.rules === undefined && profile.admin.length === 0 && profile.baseline.length === 0
-}
-
-function matchesClass(rule: CompiledRule, id: number): boolean {
-	return rule.peers === undefined || rule.peers.some(({ matchers }) => matchers.every((m) => m.bits.has(id)))
-}
-
-function holds(block: Block, family: IpFamily, position: number | bigint): boolean {
-	if (!contains(intervalOf(block.cidr), family, position)) return false
-	return !block.except.some((cidr) => contains(intervalOf(cidr), family, position))
-}
-
-function eachSubject(policy: CompiledPolicy, each: (id: number) => void): void {
-	eachOfAll(
-		policy.subject.map((m) => m.bits),
-		each,
-	)
-}
-
-function byKey(a: { readonly key: string }, b: { readonly key: string }): number {
-	return a.key < b.key ? -1 : a.key > b.key ? 1 : 0
 }

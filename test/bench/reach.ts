@@ -2,6 +2,7 @@
 // "All" is what the answer is made of: every class with every class, every class with every piece of the address space.
 
 import { spawnSync } from 'node:child_process'
+import type { NetworkPolicy } from '../../src/kube/objects/networking.ts'
 import { build } from '../../src/model/build.ts'
 import type { NetworkModel } from '../../src/model/network.ts'
 import { type ClusterState, deleteObject, setObject } from '../../src/model/state.ts'
@@ -125,6 +126,14 @@ function makeChanges(state: ClusterState): Record<string, (state: ClusterState, 
 	return {
 		'a policy written anew': (s, i) => setObject(s, other.networkPolicies.get(keys[(i * 37) % keys.length]!)!),
 		'a policy taken away': (s, i) => deleteObject(s, 'NetworkPolicy', keys[(i * 41) % keys.length]!),
+		// The worst there is: a network that no policy named before begins inside of classes.
+		'a policy that divides classes': (s, i) =>
+			setObject(s, {
+				apiVersion: 'networking.k8s.io/v1',
+				kind: 'NetworkPolicy',
+				metadata: { name: 'divides', namespace: namespaces[0]! },
+				spec: { podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: `10.244.${(i % 90) + 2}.0/25` } }] }] },
+			} as NetworkPolicy),
 		"a pod's labels": (s, i) => {
 			const pod = s.pods.get(podKeys[(i * 97) % podKeys.length]!)!
 			return setObject(s, {
