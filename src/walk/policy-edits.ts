@@ -61,7 +61,7 @@ export interface Candidate {
 	readonly edit: PolicyEdit
 	readonly after: EditModel
 	/** Whose connections may change, by the side that changes: the subjects of a policy, or pods with other labels. */
-	readonly touched: { readonly subjects: readonly Pod[] } | { readonly relabelled: readonly Pod[] }
+	readonly touched: { readonly side: 'subjects' | 'relabelled'; pods(): readonly Pod[] }
 }
 
 const mostEdits = 4
@@ -213,8 +213,10 @@ function withRule(
 	const rules = [...(policy[direction] ?? [])]
 	rules[index] = rule
 	const edited: Policy = { ...policy, [direction]: rules }
-	const subjects = podsOf(model.pods, (pod) => isSubject(policy, pod))
-	return { after: { ...model, policies: model.policies.set(policy.key, edited) }, touched: { subjects } }
+	return {
+		after: { ...model, policies: model.policies.set(policy.key, edited) },
+		touched: { side: 'subjects', pods: () => podsOf(model.pods, (pod) => isSubject(policy, pod)) },
+	}
 }
 
 function isSubject(policy: Policy, pod: Pod): boolean {
@@ -297,7 +299,7 @@ function* labelCandidates(model: EditModel, question: Question, policy: Policy, 
 				yield {
 					edit: labelEdit({ kind: 'Namespace', key: namespace.name }, namespace.origin, label, namespace.labels),
 					after: { ...model, namespaces: model.namespaces.set(namespace.name, { ...namespace, labels }) },
-					touched: { relabelled: podsOf(model.pods, (p) => p.namespace === namespace.name) },
+					touched: { side: 'relabelled', pods: () => podsOf(model.pods, (p) => p.namespace === namespace.name) },
 				}
 			}
 		}
@@ -327,7 +329,7 @@ function* podLabelCandidate(model: EditModel, pod: Pod, selector: LabelSelector 
 	yield {
 		edit: labelEdit(alone ? { kind: 'Pod', key: pod.key } : owner, pod.origin, label, pod.labels),
 		after: { ...model, pods },
-		touched: { relabelled },
+		touched: { side: 'relabelled', pods: () => relabelled },
 	}
 }
 
@@ -416,7 +418,7 @@ function* tierCandidates(model: EditModel, question: Question, decision: Decisio
 				yaml: blockText({ [direction]: [rule] }),
 			},
 			after: { ...model, tieredPolicies },
-			touched: { subjects: podsOf(model.pods, () => true) },
+			touched: { side: 'subjects', pods: () => podsOf(model.pods, () => true) },
 		}
 		if (isAllowedBy(model, tieredPolicies, question)) return
 	}

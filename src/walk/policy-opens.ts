@@ -7,7 +7,7 @@ import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Candidate, EditModel } from './policy-edits.ts'
 
 /** Decisions asked at most; beyond, nothing is counted. */
-const mostDecisions = 40_000
+const mostDecisions = 10_000
 
 export interface Opened {
 	readonly opens?: number
@@ -21,9 +21,11 @@ export function countOpened(
 	{ after, touched }: Pick<Candidate, 'after' | 'touched'>,
 	profile: PolicyProfile,
 ): Opened {
+	const relabelled = touched.side === 'relabelled'
+	const ways = relabelled ? 8 : 2
+	if (model.pods.size * ways > mostDecisions) return {}
 	const pods = [...model.pods.values()].filter((pod) => !pod.hostNetwork && pod.ips.length > 0)
-	const changed = 'subjects' in touched ? touched.subjects : touched.relabelled
-	const ways = 'subjects' in touched ? 2 : 8
+	const changed = touched.pods()
 	if (changed.length * pods.length * ways > mostDecisions) return {}
 	const before = decider(model, profile)
 	const then = decider(after, profile)
@@ -46,7 +48,6 @@ export function countOpened(
 			if (was.verdict === 'allow' && is.verdict === 'deny') closes++
 		}
 	}
-	const relabelled = !('subjects' in touched)
 	for (const pod of changed) {
 		if (pod.hostNetwork || pod.ips.length === 0) continue
 		for (const other of pods) {
