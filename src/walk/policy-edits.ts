@@ -75,8 +75,10 @@ export function policyEdits(
 	profile: PolicyProfile,
 ): readonly PolicyEdit[] {
 	if (decision.verdict === 'allow') return []
+	// A copy of the whole model would compute its findings.
+	const { pods, policies, tieredPolicies, namespaces, nodes } = model
 	const found: PolicyEdit[] = []
-	for (const candidate of candidates(model, question, decision)) {
+	for (const candidate of candidates({ pods, policies, tieredPolicies, namespaces, nodes }, question, decision)) {
 		const { after, edit } = candidate
 		if (!isAllowed(after, question, profile)) continue
 		if (edit.kind === 'rule' && found.some((e) => e.kind === 'rule' && sameText(e, edit))) continue

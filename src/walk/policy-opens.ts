@@ -7,7 +7,7 @@ import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Candidate, EditModel } from './policy-edits.ts'
 
 /** Decisions asked at most; beyond, nothing is counted. */
-const mostDecisions = 10_000
+const mostDecisions = 40_000
 
 export interface Opened {
 	readonly opens?: number
