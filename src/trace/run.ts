@@ -37,6 +37,8 @@ export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 	const { flow, model, agent, question } = input
 	const traces = walk(model, flow, {
 		policyEnforced: input.policyEnforced,
+		// The same program carries the tiers.
+		tiersEnforced: input.policyEnforced,
 		explain: true,
 		...(input.policyProfile === undefined ? {} : { policyProfile: input.policyProfile }),
 	})

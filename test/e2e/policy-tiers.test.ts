@@ -1,8 +1,9 @@
-// Policies of custom kinds on paper: the model has them while their definition is there, and a cluster without one is
-// whole.
+// Policies of custom kinds: on paper the model has them while their definition is there, and a cluster without one is
+// whole; in the kernel they decide about packets, and the three witnesses agree.
 
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { createKubeClient } from '../../src/kube/client.ts'
 import type { Kind } from '../../src/kube/kinds.ts'
@@ -11,6 +12,8 @@ import type { ClusterNetworkPolicy } from '../../src/kube/objects/network-policy
 import { resourceOf } from '../../src/kube/resources.ts'
 import { createPaperCluster } from '../../src/lab/paper.ts'
 import { customKinds } from '../../src/model/state.ts'
+import { makeHome, reasonToSkip } from './support/home.ts'
+import { root, until } from './support/run.ts'
 
 const file = new URL('../../../shared/data/crds/cluster-network-policy-v1alpha2.yaml', import.meta.url).pathname
 const skip = existsSync(file) ? false : 'the data folder is not here'
@@ -47,5 +50,54 @@ test('the view follows ClusterNetworkPolicies while their definition is there', 
 		assert.equal(cluster.state.clusterNetworkPolicies.size, 0)
 	} finally {
 		await cluster.close()
+	}
+})
+
+test('a ClusterNetworkPolicy decides in the kernel, and every witness says so', {
+	skip: skip || reasonToSkip('kubectl'),
+	timeout: 120_000,
+}, async () => {
+	const home = makeHome()
+	try {
+		await home.up('-f', join(root, 'examples/shop'))
+		await home.ask('apply', '-f', file)
+		await home.ask('wait', '--for=condition=Established', 'crd', '--all', '--timeout=20s')
+		const policy = home.write(
+			'policy.yaml',
+			`apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: no-db-to-api}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: api}}}}
+  ingress:
+    - name: not-from-db
+      action: Deny
+      from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: db}}}}]
+`,
+		)
+		const asked = async (from: string) => {
+			const ran = await home.podwire(['trace', '-n', 'shop', from, 'api:80', '-o', 'json'])
+			return JSON.parse(ran.stdout).items.map((r: { disposition: string; disagreement?: { text: string } }) => {
+				assert.equal(r.disagreement, undefined, `${from}: ${r.disagreement?.text}`)
+				return r.disposition
+			})
+		}
+		assert.deepEqual(await asked('pod/db-0'), ['delivered'])
+		await home.ask('apply', '-f', policy)
+		await until('the policy is enforced', async () => {
+			const ran = await home.kubectl(['exec', '-n', 'shop', 'db-0', '--', 'curl', '-sS', '-m', '1', 'http://api/'])
+			return ran.code !== 0
+		})
+		assert.deepEqual(await asked('pod/db-0'), ['denied-ingress'])
+		assert.ok((await asked('deploy/web')).every((d: string) => d === 'delivered'))
+		await home.ask('delete', '-f', policy)
+		await until('it is open again', async () => {
+			const ran = await home.kubectl(['exec', '-n', 'shop', 'db-0', '--', 'curl', '-sS', '-m', '1', 'http://api/'])
+			return ran.code === 0
+		})
+	} finally {
+		await home.remove()
 	}
 })
