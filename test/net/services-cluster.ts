@@ -8,6 +8,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { isFailure } from '../../src/base/failure.ts'
 import { type Cidr, hostCidr, type Ip } from '../../src/base/ip.ts'
 import { emptyTable, tableOf } from '../../src/base/table.ts'
 import type { ServiceDataplane } from '../../src/dataplane/dataplane.ts'
@@ -285,6 +286,13 @@ export class Cluster {
 				// Every refusal is to be heard, however many a second there are.
 				writeSysctl('net.ipv4.icmp_ratelimit', '0')
 				writeSysctl('net.ipv6.icmp.ratelimit', '0')
+				try {
+					// Of the namespace since Linux 6.12: 50 at once by default, of all kinds together.
+					writeSysctl('net.ipv4.icmp_msgs_per_sec', '100000')
+					writeSysctl('net.ipv4.icmp_msgs_burst', '10000')
+				} catch (e) {
+					if (!isFailure(e)) throw e
+				}
 				for (const which of ['all', 'default', 'eth0']) writeSysctl(`net.ipv4.conf.${which}.send_redirects`, '0')
 			})
 			for (const family of families) {
