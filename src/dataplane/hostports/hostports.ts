@@ -1,18 +1,15 @@
 // The data plane for hostPort: what the portmap CNI plugin does, as a program of its own tables, beside any data plane
 // for Services.
 
-import { isFailure } from '../../base/failure.ts'
 import { familyOf, type Ip } from '../../base/ip.ts'
-import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
-import { inNetns, inNetnsAt } from '../../linux/netns.ts'
 import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
 import { evaluateProgram } from '../../linux/nft/evaluate.ts'
 import type { NftProgram } from '../../linux/nft/program.ts'
-import { readProgram } from '../../linux/nft/read.ts'
-import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import { applyChanges } from '../../linux/nft/transaction.ts'
 import { defaultOrigin } from '../../model/origin.ts'
 import type { Dataplane, Outcome } from '../dataplane.ts'
+import { nftTables } from '../nft-tables.ts'
 import { parseOrigin } from '../origin.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { tableName } from './layout.ts'
@@ -27,17 +24,9 @@ export interface HostportsDataplane extends Dataplane<NftProgram, NftChange> {
 }
 
 export function createHostports(options: HostportsOptions = {}): HostportsDataplane {
-	let socket: NetlinkSocket | undefined
+	const tables = nftTables(options.netns, 'hostports data plane')
 	let compiled: Compiled | undefined
 	let nodeAddresses: readonly Ip[] = []
-
-	function kernel(): NetlinkSocket {
-		if (socket !== undefined) return socket
-		const { netns } = options
-		if (netns === undefined) throw new Error('this hostports data plane has no namespace: it is for paper only')
-		socket = typeof netns === 'string' ? inNetnsAt(netns, openNftSocket) : inNetns(netns, openNftSocket)
-		return socket
-	}
 
 	return {
 		compile(model, node) {
@@ -50,15 +39,9 @@ export function createHostports(options: HostportsOptions = {}): HostportsDatapl
 			...diffPrograms(have, want, { owns: (table) => table.name === tableName }),
 		],
 		async apply(changes): Promise<Outcome> {
-			try {
-				applyChanges(kernel(), changes)
-				return { ok: true }
-			} catch (e) {
-				if (!isFailure(e)) throw e
-				return { ok: false, error: e, applied: typeof e.details.applied === 'number' ? e.details.applied : 0 }
-			}
+			return tables.attempt((socket) => applyChanges(socket, changes))
 		},
-		read: async () => readProgram(kernel(), (_, name) => name === tableName),
+		read: async () => tables.read(tableName),
 		evaluate: (program, packet, at) =>
 			evaluateProgram(program, packet, at, {
 				addressType: (ip) => (nodeAddresses.includes(ip as Ip) ? 'local' : 'unicast'),
@@ -72,10 +55,7 @@ export function createHostports(options: HostportsOptions = {}): HostportsDatapl
 						.slice(0, 1),
 				})),
 			})),
-		close() {
-			socket?.close()
-			socket = undefined
-		},
+		close: () => tables.close(),
 	}
 }
 

@@ -1,17 +1,14 @@
 // The appliance before the cluster: what a cloud's load balancer does, as a program in the router's own tables.
 
-import { isFailure } from '../../base/failure.ts'
 import type { Ip } from '../../base/ip.ts'
 import type { Hook, Packet } from '../../base/packet.ts'
-import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
-import { inNetnsAt } from '../../linux/netns.ts'
 import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
 import type { NftProgram } from '../../linux/nft/program.ts'
-import { readProgram } from '../../linux/nft/read.ts'
-import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import { applyChanges } from '../../linux/nft/transaction.ts'
 import type { NetworkModel } from '../../model/network.ts'
 import type { Evaluated, Outcome } from '../dataplane.ts'
+import { nftTables } from '../nft-tables.ts'
 import { compileBalancer, type Health } from './compile.ts'
 import { evaluateBalancer } from './evaluate.ts'
 import { type Edge, tableName } from './layout.ts'
@@ -37,15 +34,9 @@ export interface BalancerDataplane {
 }
 
 export function createBalancer(options: BalancerOptions): BalancerDataplane {
-	let socket: NetlinkSocket | undefined
+	const tables = nftTables(options.netns, 'load balancer')
 	let last: NftProgram | undefined
 
-	function kernel(): NetlinkSocket {
-		const { netns } = options
-		if (netns === undefined) throw new Error('this load balancer has no namespace: it is for paper only')
-		socket ??= inNetnsAt(netns, openNftSocket)
-		return socket
-	}
 	return {
 		compile(model, health) {
 			last = compileBalancer(model, options.edge, health, last)
@@ -53,19 +44,10 @@ export function createBalancer(options: BalancerOptions): BalancerDataplane {
 		},
 		diff: (have, want) => diffPrograms(have, want, { owns: (table) => table.name === tableName }),
 		async apply(changes) {
-			try {
-				applyChanges(kernel(), changes)
-				return { ok: true }
-			} catch (e) {
-				if (!isFailure(e)) throw e
-				return { ok: false, error: e, applied: typeof e.details.applied === 'number' ? e.details.applied : 0 }
-			}
+			return tables.attempt((socket) => applyChanges(socket, changes))
 		},
-		read: async () => readProgram(kernel(), (_, name) => name === tableName),
+		read: async () => tables.read(tableName),
 		evaluate: (program, packet, at) => evaluateBalancer(program, packet, at, options.addresses),
-		close() {
-			socket?.close()
-			socket = undefined
-		},
+		close: () => tables.close(),
 	}
 }

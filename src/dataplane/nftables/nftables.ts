@@ -1,16 +1,13 @@
 // The nftables data plane of one node: Services by a handful of maps and one element an endpoint. README.md has the
 // packet's path; docs/decisions/services-nftables.md says why this layout.
 
-import { isFailure } from '../../base/failure.ts'
 import { familyOf, type Ip } from '../../base/ip.ts'
-import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
-import { inNetns, inNetnsAt } from '../../linux/netns.ts'
 import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
 import { emptyProgram, fromJson, type NftProgram, type NftProgramJson, toJson } from '../../linux/nft/program.ts'
-import { readProgram } from '../../linux/nft/read.ts'
-import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import { applyChanges } from '../../linux/nft/transaction.ts'
 import type { Outcome, ServiceDataplane } from '../dataplane.ts'
+import { nftTables } from '../nft-tables.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { evaluate } from './evaluate.ts'
 import { forgetClients, forgottenBy } from './flush.ts'
@@ -27,17 +24,9 @@ export type NftablesDataplane = ServiceDataplane<NftProgram, NftChange>
 
 /** A node's Services. The socket is opened in the namespace at the first apply or read and stays there. */
 export function createNftables(options: NftablesOptions = {}): NftablesDataplane {
-	let socket: NetlinkSocket | undefined
+	const tables = nftTables(options.netns, 'nftables data plane')
 	let compiled: Compiled | undefined
 	let nodeAddresses = options.nodeAddresses ?? []
-
-	function kernel(): NetlinkSocket {
-		if (socket !== undefined) return socket
-		const { netns } = options
-		if (netns === undefined) throw new Error('this nftables data plane has no namespace: it is for paper only')
-		socket = typeof netns === 'string' ? inNetnsAt(netns, openNftSocket) : inNetns(netns, openNftSocket)
-		return socket
-	}
 
 	return {
 		compile(model, node) {
@@ -47,16 +36,12 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 		},
 		diff: (have, want) => diffPrograms(have, want, { owns: (table) => table.name === tableName }),
 		async apply(changes): Promise<Outcome> {
-			try {
-				applyChanges(kernel(), changes)
-				if (remembersClients(compiled)) forgetClients(kernel(), forgottenBy(changes))
-				return { ok: true }
-			} catch (e) {
-				if (!isFailure(e)) throw e
-				return { ok: false, error: e, applied: typeof e.details.applied === 'number' ? e.details.applied : 0 }
-			}
+			return tables.attempt((socket) => {
+				applyChanges(socket, changes)
+				if (remembersClients(compiled)) forgetClients(socket, forgottenBy(changes))
+			})
 		},
-		read: async () => readProgram(kernel()),
+		read: async () => tables.read(),
 		empty: emptyProgram,
 		toJson,
 		fromJson: (json) => fromJson(json as NftProgramJson),
@@ -65,10 +50,7 @@ export function createNftables(options: NftablesOptions = {}): NftablesDataplane
 				addressType: (ip) => (nodeAddresses.includes(ip as Ip) ? 'local' : 'unicast'),
 				masqueradeAddress: (p) => nodeAddresses.find((a) => familyOf(a) === familyOf(p.destination)),
 			}),
-		close() {
-			socket?.close()
-			socket = undefined
-		},
+		close: () => tables.close(),
 	}
 }
 

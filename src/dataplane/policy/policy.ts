@@ -1,20 +1,17 @@
 // The data plane for NetworkPolicy: one table a family, a chain for each group of pods that the same policies select, a
 // set for each peer. README.md has the packet's path; docs/decisions/policy.md says why this layout.
 
-import { isFailure } from '../../base/failure.ts'
 import type { Ip } from '../../base/ip.ts'
 import type { Hook, Packet } from '../../base/packet.ts'
 import { emptyTable, type Table } from '../../base/table.ts'
-import type { NetlinkSocket } from '../../linux/netlink/socket.ts'
-import { inNetns, inNetnsAt } from '../../linux/netns.ts'
 import type { NftChange } from '../../linux/nft/change.ts'
 import { diffPrograms } from '../../linux/nft/diff.ts'
 import { type EvaluationContext, evaluateProgram } from '../../linux/nft/evaluate.ts'
 import type { NftProgram } from '../../linux/nft/program.ts'
-import { readProgram } from '../../linux/nft/read.ts'
-import { applyChanges, openNftSocket } from '../../linux/nft/transaction.ts'
+import { applyChanges } from '../../linux/nft/transaction.ts'
 import { defaultOrigin } from '../../model/origin.ts'
 import type { Dataplane, Evaluated, Outcome } from '../dataplane.ts'
+import { nftTables } from '../nft-tables.ts'
 import { parseOrigin } from '../origin.ts'
 import { type LocalPod, PolicyCompiler } from './compile.ts'
 import { type PolicyConfig, tableName } from './layout.ts'
@@ -31,17 +28,9 @@ export interface PolicyDataplane extends Dataplane<NftProgram, NftChange> {
 }
 
 export function createPolicy(options: PolicyOptions = {}): PolicyDataplane {
-	let socket: NetlinkSocket | undefined
+	const tables = nftTables(options.netns, 'policy data plane')
 	let compiler: PolicyCompiler | undefined
 	let nodeAddresses: readonly Ip[] = []
-
-	function kernel(): NetlinkSocket {
-		if (socket !== undefined) return socket
-		const { netns } = options
-		if (netns === undefined) throw new Error('this policy data plane has no namespace: it is for paper only')
-		socket = typeof netns === 'string' ? inNetnsAt(netns, openNftSocket) : inNetns(netns, openNftSocket)
-		return socket
-	}
 
 	return {
 		compile(model, node) {
@@ -55,24 +44,17 @@ export function createPolicy(options: PolicyOptions = {}): PolicyDataplane {
 		diff: (have, want) => diffPrograms(have, want, { owns: (table) => table.name === tableName }),
 		async apply(changes): Promise<Outcome> {
 			let applied = 0
-			try {
-				for (const part of inParts(changes)) applied += applyChanges(kernel(), part).transactions
-				return { ok: true }
-			} catch (e) {
-				if (!isFailure(e)) throw e
-				const before = typeof e.details.applied === 'number' ? e.details.applied : 0
-				return { ok: false, error: e, applied: applied + before }
-			}
+			const outcome = tables.attempt((socket) => {
+				for (const part of inParts(changes)) applied += applyChanges(socket, part).transactions
+			})
+			return outcome.ok ? outcome : { ...outcome, applied: applied + outcome.applied }
 		},
-		read: async () => readProgram(kernel(), (_, name) => name === tableName),
+		read: async () => tables.read(tableName),
 		evaluate: (program, packet, at) =>
 			evaluate(program, packet, at, {
 				addressType: (ip) => (nodeAddresses.includes(ip as Ip) ? 'local' : 'unicast'),
 			}),
-		close() {
-			socket?.close()
-			socket = undefined
-		},
+		close: () => tables.close(),
 	}
 }
 
