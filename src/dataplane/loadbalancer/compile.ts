@@ -42,7 +42,7 @@ export function compileBalancer(
 ): NftProgram {
 	const holders = holdersOf(model)
 	const tables = (['ip', 'ip6'] as const).flatMap((family) => {
-		const nodes = edge.nodes.filter((cidr) => (familyOf(cidr) === 4) === (family === 'ip'))
+		const nodes = edge.nodes.filter((cidr) => isOf(family, cidr))
 		if (nodes.length === 0) return []
 		return tableFor(
 			model,
@@ -88,14 +88,22 @@ function tableFor(
 		targets: new Map(),
 		ranged: new Map(),
 		sourceRanges: new Map(),
+		routed: new Map(),
+	}
+	for (const node of model.nodes.values()) {
+		for (const ip of node.addresses) if (isOf(family, ip)) elements.routed.set(ip, { comment: `node ${node.name}` })
 	}
 	const picks = new Set<string>()
 	for (const [ip, services] of holders) {
-		if ((familyOf(ip) === 4) !== (family === 'ip')) continue
+		if (!isOf(family, ip)) continue
 		const hidden = services.find((service) => !isReachable(service, 'outside'))
 		if (hidden !== undefined) elements.internal.set(ip, commented(hidden.loadBalancer?.internal ?? hidden.origin))
 		// What a node announces passes by unchanged.
-		if (wayOf(services) === 'announce') continue
+		if (wayOf(services) === 'announce') {
+			if (hidden === undefined && edge.nodes.some((cidr) => cidrContains(cidr, ip)))
+				elements.routed.set(ip, commented(services[0]!.fields?.type ?? services[0]!.origin))
+			continue
+		}
 		elements.addresses.set(ip, commented(services[0]!.fields?.type ?? services[0]!.origin))
 		const claimed = new Set<string>()
 		for (const service of services) contribute(model, service, ip, health, elements, picks, claimed)
@@ -116,6 +124,10 @@ function tableFor(
 		chains: keepChains ? old.chains : tableOf(chains.map((chain) => [chain.name, chain] as const)),
 		sets: tableOf(sets.map((set) => [set.name, set] as const)),
 	}
+}
+
+function isOf(family: Family, address: Ip | Cidr): boolean {
+	return (familyOf(address) === 4) === (family === 'ip')
 }
 
 function contribute(

@@ -11,7 +11,6 @@ import {
 	inSet,
 	l4proto,
 	load,
-	matchPrefix,
 	matchProtocol,
 	type Part,
 	rejectPort,
@@ -38,6 +37,8 @@ export const names = {
 	/** Those with source ranges, and the ranges. */
 	ranged: 'ranged',
 	sourceRanges: 'source-ranges',
+	/** What is routed from outside as it is. */
+	routed: 'routed',
 } as const
 
 export type Family = 'ip' | 'ip6'
@@ -62,7 +63,7 @@ export interface Shape {
 export interface Edge {
 	readonly outsideInterface: string
 	readonly nodesInterface: string
-	/** The nodes' network, of the family: what is routed there from outside. */
+	/** The nodes' network, of the family. */
 	readonly nodes: readonly Cidr[]
 }
 
@@ -136,6 +137,7 @@ export function declarationsOf(family: Family): Readonly<Record<keyof typeof nam
 			flags: ['interval'],
 			comment: 'loadBalancerSourceRanges: who may ask',
 		},
+		routed: { name: names.routed, key: fieldsOf([daddr]), flags: [], comment: 'routed from outside as they are' },
 	}
 }
 
@@ -219,11 +221,9 @@ export function chainsOf({ family, picks, edge }: Shape): NftChain[] {
 			base: base('filter', 'forward', filter),
 			rules: [
 				rule([...connectionState('established', 'related'), decide('accept')]),
-				...edge.nodes.map((cidr) =>
-					rule(
-						[...fromOutside, ...matchPrefix(daddr, cidr), decide('accept')],
-						'addresses of nodes, and those they announce',
-					),
+				rule(
+					[...fromOutside, ...inSet([daddr], names.routed), decide('accept')],
+					'addresses of nodes, and those they announce',
 				),
 				rule([...fromOutside, count, decide('drop')], unrouted.elsewhere),
 			],
