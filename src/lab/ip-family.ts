@@ -1,8 +1,8 @@
 // The address families of a lab: IPv4, IPv6 or both, and what that makes of its networks and addresses. Chosen when the
 // lab is made and kept with it: pods, Services and nodes have their addresses from then on.
 
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { Failure, messageOf } from '../base/failure.ts'
+import { existsSync, readFileSync } from 'node:fs'
+import { Failure } from '../base/failure.ts'
 import { type Cidr, cidrNth, type Ip, type IpFamily, parseCidr } from '../base/ip.ts'
 import type { ClusterConfig } from '../model/state.ts'
 import {
@@ -19,6 +19,7 @@ import {
 	underlayCidr,
 	underlayIp,
 } from './addresses.ts'
+import { keepLine } from './kept.ts'
 import type { LabPaths } from './paths.ts'
 
 /** As kind's `networking.ipFamily`. Of a dual lab IPv4 is the primary family. */
@@ -152,13 +153,6 @@ export function settleIpFamily(paths: LabPaths, asked: LabIpFamily | undefined):
 		)
 	}
 	const chosen = asked ?? defaultIpFamily
-	const temporary = `${paths.ipFamily}.${process.pid}`
-	try {
-		writeFileSync(temporary, `${chosen}\n`, { mode: 0o600 })
-		renameSync(temporary, paths.ipFamily)
-	} catch (e) {
-		rmSync(temporary, { force: true })
-		throw new Failure('CannotWrite', `Cannot write ${JSON.stringify(paths.ipFamily)}: ${messageOf(e)}`)
-	}
+	keepLine(paths.ipFamily, chosen)
 	return chosen
 }

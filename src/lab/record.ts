@@ -1,6 +1,7 @@
 // lab.json: who runs a lab, so that a crash can be told from a running lab and cleaned up after.
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
+import { replaceFile } from './kept.ts'
 import type { LabPaths } from './paths.ts'
 import type { ProcessIdentity } from './process-identity.ts'
 
@@ -19,11 +20,8 @@ export interface LabRecord {
 	readonly bootId: string
 }
 
-/** Written whole and renamed, so that a reader never sees half of it. */
 export function writeRecord(paths: LabPaths, record: LabRecord): void {
-	const temporary = `${paths.record}.${process.pid}`
-	writeFileSync(temporary, `${JSON.stringify(record, undefined, '\t')}\n`, { mode: 0o600 })
-	renameSync(temporary, paths.record)
+	replaceFile(paths.record, `${JSON.stringify(record, undefined, '\t')}\n`)
 }
 
 /** undefined where there is none, or it cannot be read. */

@@ -1,10 +1,11 @@
 // Which data plane carries the Services of a lab: kept, so that a daemon started again goes on with the same one, and
 // while it changes both are kept, so that what a change left half done is taken away.
 
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { Failure, messageOf } from '../base/failure.ts'
+import { readFileSync } from 'node:fs'
+import { Failure } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { isServiceProxyMode, serviceProxies } from '../dataplane/proxies/service-proxies.ts'
+import { keepLine } from './kept.ts'
 import type { LabPaths } from './paths.ts'
 
 /** As a user asks for it: `auto` is eBPF where the rights and the kernel allow it, else nftables. */
@@ -29,16 +30,9 @@ export function readServiceProxy(paths: LabPaths): KeptServiceProxy | undefined 
 	return undefined
 }
 
-/** By a second file, so that a reader never sees half of it. Throws Failure CannotWrite. */
+/** Throws Failure CannotWrite. */
 export function keepServiceProxy(paths: LabPaths, mode: ServiceProxyMode, changingTo?: ServiceProxyMode): void {
-	const temporary = `${paths.serviceProxy}.${process.pid}`
-	try {
-		writeFileSync(temporary, `${mode}${changingTo === undefined ? '' : ` to ${changingTo}`}\n`, { mode: 0o600 })
-		renameSync(temporary, paths.serviceProxy)
-	} catch (e) {
-		rmSync(temporary, { force: true })
-		throw new Failure('CannotWrite', `Cannot write ${JSON.stringify(paths.serviceProxy)}: ${messageOf(e)}`)
-	}
+	keepLine(paths.serviceProxy, `${mode}${changingTo === undefined ? '' : ` to ${changingTo}`}`)
 }
 
 /** The kernel takes 64 programs at one place of a control group, and each node of the lab attaches its own. */

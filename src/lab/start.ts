@@ -21,6 +21,7 @@ import { controlClient, type LabClient } from './client.ts'
 import type { LabConfig } from './config.ts'
 import type { DaemonOptions } from './daemon-options.ts'
 import { defaultIpFamily, type LabIpFamily, readIpFamily, settleIpFamily } from './ip-family.ts'
+import { keepLine } from './kept.ts'
 import { checkLabName, compileCacheFolder, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
 import { labMark } from './pod-process.ts'
 import {
@@ -113,7 +114,7 @@ async function spawnDaemon(
 		if (rights.rights !== 'root') removeNamespaceFiles(paths)
 	}
 	const nodes = Math.max(options.nodes ?? (keptNodes(paths) === 0 ? 3 : 0), keptNodes(paths))
-	if (nodes !== keptNodes(paths)) keepNodes(paths, nodes)
+	if (nodes !== keptNodes(paths)) keepLine(paths.nodes, String(nodes))
 	const daemonOptions: DaemonOptions = {
 		paths,
 		nodes,
@@ -161,18 +162,6 @@ async function spawnDaemon(
 	child.stdio[4]?.destroy()
 	child.unref()
 	return { identity: child.pid === undefined ? undefined : identifyProcess(child.pid), ended }
-}
-
-/** By a second file: on a full disk the old number stays. Throws Failure CannotWrite. */
-function keepNodes(paths: LabPaths, nodes: number): void {
-	const temporary = `${paths.nodes}.${process.pid}`
-	try {
-		writeFileSync(temporary, `${nodes}\n`, { mode: 0o600 })
-		renameSync(temporary, paths.nodes)
-	} catch (e) {
-		rmSync(temporary, { force: true })
-		throw new Failure('CannotWrite', `Cannot write ${JSON.stringify(paths.nodes)}: ${messageOf(e)}`)
-	}
 }
 
 /** A lab's nodes have pods bound to them: it never has fewer than before. 0 for a new one. */

@@ -1,7 +1,8 @@
 // Which nodes the user has stopped: kept beside the store, so that they stay so when the daemon is started anew.
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { Failure, messageOf } from '../base/failure.ts'
+import { replaceFile } from './kept.ts'
 
 /** Empty where none were, or where it cannot be read: then all nodes are started. */
 export function readStopped(path: string): Set<string> {
@@ -15,10 +16,8 @@ export function readStopped(path: string): Set<string> {
 
 /** Throws Failure CannotWrite. */
 export function writeStopped(path: string, names: ReadonlySet<string>): void {
-	const temporary = `${path}.new`
 	try {
-		writeFileSync(temporary, `${JSON.stringify([...names])}\n`, { mode: 0o600, flush: true })
-		renameSync(temporary, path)
+		replaceFile(path, `${JSON.stringify([...names])}\n`, true)
 	} catch (e) {
 		throw new Failure('CannotWrite', `Cannot keep in ${JSON.stringify(path)} which nodes are stopped: ${messageOf(e)}`)
 	}
