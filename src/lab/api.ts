@@ -12,7 +12,7 @@ import { type Listener, listen } from '../apiserver/listen.ts'
 import { type ApiServer, createApiServer } from '../apiserver/server.ts'
 import { createStore } from '../apiserver/store.ts'
 import type { Clock } from '../base/clock.ts'
-import { cidrNth, familyOf, type Ip, ipToBytes } from '../base/ip.ts'
+import { cidrNth } from '../base/ip.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import { apiPort } from './addresses.ts'
 import type { FamilyNetworks } from './ip-family.ts'
@@ -80,7 +80,8 @@ export async function startApi(options: LabApiOptions): Promise<LabApi> {
 			clientKey: certificates.admin.key,
 		},
 		async listenInside(netns) {
-			const fd = await boundSocket(netns, router)
+			const { bindTcp } = await import('../linux/listen.ts')
+			const fd = bindTcp(netns, router, apiPort)
 			listeners.push(await listen(server, { certificates, fd }))
 		},
 		async close() {
@@ -100,22 +101,4 @@ function tokenKey(path: string): KeyObject {
 		writeFileSync(path, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 })
 		return privateKey
 	}
-}
-
-async function boundSocket(netns: string, ip: Ip): Promise<number> {
-	const [
-		{ inNetnsAt },
-		{ AF_INET, AF_INET6, bind, close, inetAddress, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, setsockopt, socket },
-	] = await Promise.all([import('../linux/netns.ts'), import('../linux/syscalls.ts')])
-	return inNetnsAt(netns, () => {
-		const fd = socket(familyOf(ip) === 4 ? AF_INET : AF_INET6, SOCK_STREAM, 0)
-		try {
-			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
-			bind(fd, inetAddress(ipToBytes(ip), apiPort))
-			return fd
-		} catch (e) {
-			close(fd)
-			throw e
-		}
-	})
 }

@@ -1,4 +1,4 @@
-// Listening sockets inside a network namespace, for servers of this process: made here, handed over as descriptors
+// Sockets of servers inside a network namespace, bound: made here, handed over as descriptors
 // (`server.listen({ fd })`), because Node binds later and then in the wrong namespace.
 
 import { familyOf, type Ip, ipToBytes } from '../base/ip.ts'
@@ -10,6 +10,7 @@ import {
 	close,
 	inetAddress,
 	SO_REUSEADDR,
+	SOCK_DGRAM,
 	SOCK_STREAM,
 	SOL_SOCKET,
 	setsockopt,
@@ -24,11 +25,21 @@ const IPV6_V6ONLY = 26
  * on the descriptor closes it. Throws Failure EADDRINUSE, EADDRNOTAVAIL, ….
  */
 export function bindTcp(netns: string, ip: Ip, port: number): number {
+	return bound(netns, SOCK_STREAM, ip, port)
+}
+
+/** As bindTcp, for datagrams. */
+export function bindUdp(netns: string, ip: Ip, port: number): number {
+	return bound(netns, SOCK_DGRAM, ip, port)
+}
+
+function bound(netns: string, type: number, ip: Ip, port: number): number {
 	return inNetnsAt(netns, () => {
 		const six = familyOf(ip) === 6
-		const fd = socket(six ? AF_INET6 : AF_INET, SOCK_STREAM, 0)
+		const fd = socket(six ? AF_INET6 : AF_INET, type, 0)
 		try {
-			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+			// Connections that linger do not keep a server from its port. For datagrams it would let two servers share one.
+			if (type === SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
 			if (six) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, ip === '::' ? 0 : 1)
 			bind(fd, inetAddress(ipToBytes(ip), port))
 			return fd
