@@ -9,8 +9,8 @@ import { partiesOf } from '../reach/parties.ts'
 import { endName, type RowEnd } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type CommonOptions, readCount } from './options.ts'
-import { printDocument } from './output.ts'
-import { formatOf, profileOf, readCluster } from './reach-cluster.ts'
+import { formatOf, printDocument } from './output.ts'
+import { profileOf, readCluster } from './reach-cluster.ts'
 
 export interface DiffOptions extends CommonOptions {
 	readonly namespace?: string

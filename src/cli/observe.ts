@@ -16,7 +16,7 @@ import { originText } from '../model/origin.ts'
 import { CommandError, exit } from './exit.ts'
 import { findLab } from './lab.ts'
 import { type CommonOptions, readCount, readDuration } from './options.ts'
-import { type Colour, paint, printDocument, type Style, styleFor } from './output.ts'
+import { type Colour, formatOf, paint, printDocument, type Style, styleFor } from './output.ts'
 
 export interface ObserveOptions extends CommonOptions {
 	readonly namespace?: string
@@ -33,14 +33,14 @@ export interface ObserveOptions extends CommonOptions {
 	readonly ended?: boolean
 }
 
-type Format = 'compact' | 'wide' | 'json' | 'jsonl' | 'yaml'
+const formats = ['compact', 'wide', 'json', 'jsonl', 'yaml'] as const
 
 /** As many as Hubble shows where nobody says how many. */
 const defaultLast = 20
 
 /** Exit codes: 0 done, also without a flow; 2 usage; 3 no kernel to ask, or the lab ended under the question. */
 export async function observe(options: ObserveOptions): Promise<number> {
-	const format = readFormat(options.output)
+	const format = formatOf(options.output, formats)
 	const follow = options.follow === true
 	if (follow && (format === 'json' || format === 'yaml'))
 		throw new CommandError(
@@ -107,26 +107,6 @@ export async function observe(options: ObserveOptions): Promise<number> {
 			process.stdout.once('drain', resolve)
 			abort.signal.addEventListener('abort', () => resolve(), { once: true })
 		})
-	}
-}
-
-function readFormat(text: string | undefined): Format {
-	switch (text) {
-		case undefined:
-		case '':
-			return 'compact'
-		case 'compact':
-		case 'wide':
-		case 'json':
-		case 'jsonl':
-		case 'yaml':
-			return text
-		default:
-			throw new CommandError(
-				exit.usage,
-				`Unknown output format ${JSON.stringify(text)}`,
-				'use one of: compact, wide, json, jsonl, yaml',
-			)
 	}
 }
 
@@ -243,7 +223,9 @@ function lostText({ lost_events, node_name }: Extract<FlowMessage, { readonly lo
 		case 'NETLINK_SOCKET':
 			return `${flows} of node ${node_name} lost: the kernel's buffer was full`
 		case 'RATE_LIMIT':
-			return `${count} denied packets of node ${node_name} were not logged: a rule tells of ${logRate.rate} a second`
+			return `${count} more packets of node ${node_name} were denied (or on trial) and not logged: a rule tells of ${logRate.rate} a second`
+		case 'AGENT_RESTART':
+			return `${count} packets of node ${node_name} were denied before its agent came, and are not remembered`
 		case 'RING_BUFFER':
 			return `${flows} of node ${node_name} are no longer remembered`
 		case 'OBSERVER_QUEUE':

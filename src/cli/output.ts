@@ -28,6 +28,17 @@ export function outputFormat(text: string | undefined): OutputFormat {
 	}
 }
 
+/** Reads -o. Throws CommandError (usage) on a word that is not in `formats`; the first is the default. */
+export function formatOf<F extends string>(text: string | undefined, formats: readonly F[]): F {
+	const format = text === undefined || text === '' ? formats[0] : formats.find((f) => f === text)
+	if (format !== undefined) return format
+	throw new CommandError(
+		exit.usage,
+		`Unknown output format ${JSON.stringify(text)}`,
+		`use one of: ${formats.join(', ')}`,
+	)
+}
+
 /** --color auto|always|never and NO_COLOR (https://no-color.org). */
 export function styleFor(stream: NodeJS.WriteStream, flag: string | undefined): Style {
 	if (flag === 'always') return { colour: true }

@@ -18,8 +18,8 @@ import { csvTable, markdownTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
 import { CommandError, exit } from './exit.ts'
 import type { ClusterOptions } from './options.ts'
-import { paint, printDocument, styleFor } from './output.ts'
-import { formatOf, readCluster } from './reach-cluster.ts'
+import { formatOf, paint, printDocument, styleFor } from './output.ts'
+import { readCluster } from './reach-cluster.ts'
 import { packageVersion } from './version.ts'
 
 interface PolicyOptions extends Omit<ClusterOptions, 'namespace'> {

@@ -62,17 +62,6 @@ export async function readCluster(
 	}
 }
 
-/** Reads -o. Throws CommandError (usage) on a word that is not in `formats`; the first is the default. */
-export function formatOf<F extends string>(text: string | undefined, formats: readonly F[]): F {
-	const format = text === undefined || text === '' ? formats[0] : formats.find((f) => f === text)
-	if (format !== undefined) return format
-	throw new CommandError(
-		exit.usage,
-		`Unknown output format ${JSON.stringify(text)}`,
-		`use one of: ${formats.join(', ')}`,
-	)
-}
-
 /** Reads --policy-profile. Throws CommandError (usage) on another word. */
 export function profileOf(text: string | undefined): PolicyProfile {
 	if (text === undefined) return policyProfiles.default

@@ -14,8 +14,8 @@ import { answerQuery, queryText } from '../reach/query.ts'
 import { endName, type ReachRow, type RowEnd, rowsOf } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type ClusterOptions, readCount } from './options.ts'
-import { printDocument } from './output.ts'
-import { formatOf, profileOf, readCluster } from './reach-cluster.ts'
+import { formatOf, printDocument } from './output.ts'
+import { profileOf, readCluster } from './reach-cluster.ts'
 
 export interface ReachOptions extends Omit<ClusterOptions, 'namespace'> {
 	readonly namespace?: string

@@ -2,23 +2,10 @@
 // the address space make one class, however many pods it has and wherever they run.
 
 import { cidrAddress, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
+import { controllerLabels } from '../model/labels.ts'
 import type { NetworkModel, Pod } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
 import { type AddressSpace, type Position, positionOf } from './addresses.ts'
-
-/** Labels that tell pods of one workload apart: they count only where a selector names them. */
-const volatileLabels: ReadonlySet<string> = new Set([
-	'pod-template-hash',
-	'controller-revision-hash',
-	'pod-template-generation',
-	'statefulset.kubernetes.io/pod-name',
-	'apps.kubernetes.io/pod-index',
-	'controller-uid',
-	'batch.kubernetes.io/controller-uid',
-	'batch.kubernetes.io/job-completion-index',
-	'batch.kubernetes.io/job-name',
-	'job-name',
-])
 
 export interface NamedPort {
 	readonly name: string
@@ -77,7 +64,7 @@ export class ClassIndex {
 
 	/** Whether a selector may ask for this key without all classes being made anew. */
 	knows(key: string): boolean {
-		return this.#named.has(key) || !volatileLabels.has(key)
+		return this.#named.has(key) || !controllerLabels.has(key)
 	}
 
 	classesOf(pod: ObjectKey): readonly number[] {
@@ -151,7 +138,7 @@ export class ClassIndex {
 	#labelsText(labels: Readonly<Record<string, string>>): string {
 		const parts: string[] = []
 		for (const key in labels) {
-			if (Object.hasOwn(labels, key) && (!volatileLabels.has(key) || this.#named.has(key)))
+			if (Object.hasOwn(labels, key) && (!controllerLabels.has(key) || this.#named.has(key)))
 				parts.push(`${key}=${labels[key]}`)
 		}
 		return parts.length > 1 ? parts.sort().join() : parts.join()

@@ -4,7 +4,7 @@ import type { Cidr } from '../base/ip.ts'
 import { subtractPorts, unitePorts } from '../base/ports.ts'
 import type { LabelSelector } from '../kube/objects/meta.ts'
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '../kube/objects/networking.ts'
-import { namespaceNameLabel } from '../model/labels.ts'
+import { namespaceNameLabel, rolloutLabels } from '../model/labels.ts'
 import { type ClusterState, isStateKind, stateKinds } from '../model/state.ts'
 import { type Connections, connectionsOf, connectionsText, noConnections } from './connections.ts'
 import type { Reach } from './engine.ts'
@@ -138,23 +138,11 @@ function hostAddresses(party: Party): readonly Cidr[] {
 	return party.members.flatMap((m) => (m.kind === 'host' ? [`${m.ip}/${m.ip.includes(':') ? 128 : 32}` as Cidr] : []))
 }
 
-/** Labels that change with every roll-out, or that only one pod has. */
-const passing: ReadonlySet<string> = new Set([
-	'pod-template-hash',
-	'controller-revision-hash',
-	'pod-template-generation',
-	'statefulset.kubernetes.io/pod-name',
-	'apps.kubernetes.io/pod-index',
-	'controller-uid',
-	'batch.kubernetes.io/controller-uid',
-	'batch.kubernetes.io/job-completion-index',
-])
-
 /** The workload's own selector; all labels of its pods where that selects pods of others too. */
 function selectorOf({ state, parties }: GenerateInput, party: Party): LabelSelector {
 	const labels = Object.fromEntries(
 		Object.entries(party.sample.labels)
-			.filter(([key]) => !passing.has(key))
+			.filter(([key]) => !rolloutLabels.has(key))
 			.sort(([a], [b]) => (a < b ? -1 : 1)),
 	)
 	const object = isStateKind(party.kind)

@@ -3,7 +3,7 @@
 
 import { hostCidr } from '../base/ip.ts'
 import type { Table } from '../base/table.ts'
-import { namespaceNameLabel } from '../model/labels.ts'
+import { controllerLabels, namespaceNameLabel } from '../model/labels.ts'
 import type {
 	LabelSelector,
 	NetworkModel,
@@ -259,22 +259,9 @@ function labelText([key, value]: readonly [string, string]): string {
 	return `${key}=${value}`
 }
 
-/** Labels that controllers give to single pods or to one rollout: a selector with one of them ends with it. */
-const generated = [
-	'pod-template-hash',
-	'controller-revision-hash',
-	'pod-template-generation',
-	'statefulset.kubernetes.io/pod-name',
-	'apps.kubernetes.io/pod-index',
-	'controller-uid',
-	'job-name',
-	'batch.kubernetes.io/controller-uid',
-	'batch.kubernetes.io/job-name',
-	'batch.kubernetes.io/job-completion-index',
-]
-
+/** Without those a controller made up: a selector with one of them ends with its pod or roll-out. */
 function ownLabels(pod: Pod): Readonly<Record<string, string>> {
-	return Object.fromEntries(Object.entries(pod.labels).filter(([key]) => !generated.includes(key)))
+	return Object.fromEntries(Object.entries(pod.labels).filter(([key]) => !controllerLabels.has(key)))
 }
 
 /** Empty for what has no ports. */
