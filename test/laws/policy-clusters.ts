@@ -1,7 +1,8 @@
 // Small clusters with many policies of all four kinds, each drawn from few labels, ports and addresses so that they meet.
 // From a seed: thousands in a second.
 
-import type { OracleCluster, OraclePod } from './policy-oracle.ts'
+import type { ProfileName } from '../../src/model/policy-profile.ts'
+import type { OracleCluster, OracleCorners, OraclePod } from './policy-oracle.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: objects of the API, malformed ones among them
 type Any = any
@@ -11,6 +12,13 @@ export interface Dice {
 	(sides: number): number
 	one<T>(of: readonly T[]): T
 	some<T>(least: number, most: number, make: () => T): T[]
+}
+
+/** The profiles in the oracle's words. */
+export const cornersOf: Readonly<Record<ProfileName, OracleCorners>> = {
+	default: { networksOutside: false, selfAsked: false },
+	'calico-like': { networksOutside: false, selfAsked: true },
+	'cilium-like': { networksOutside: true, selfAsked: false },
 }
 
 export function diceOf(seed: number): Dice {

@@ -18,6 +18,15 @@ export interface OracleCluster {
 	readonly pods: readonly OraclePod[]
 	// biome-ignore lint/suspicious/noExplicitAny: an oracle reads the object as it is written
 	readonly policies: readonly any[]
+	/** What the APIs leave open; undefined: as this project decides it. */
+	readonly corners?: OracleCorners
+}
+
+export interface OracleCorners {
+	/** A network means only what is no pod and no node of the cluster. */
+	readonly networksOutside: boolean
+	/** A pod needs its policies' leave to reach itself. */
+	readonly selfAsked: boolean
 }
 
 export interface OracleConnection {
@@ -35,7 +44,7 @@ type Any = any
 
 export function oracle(cluster: OracleCluster, c: OracleConnection): OracleAnswer {
 	if (c.pod.hostNetwork) return 'allow default'
-	if (c.other.pod !== undefined && c.other.pod === c.pod) return 'allow default'
+	if (c.other.pod !== undefined && c.other.pod === c.pod && cluster.corners?.selfAsked !== true) return 'allow default'
 	// "the only allowed connections into the pod are those from the pod's node and those allowed by ingress"
 	if (c.direction === 'ingress' && c.other.node === c.pod.node) return 'allow default'
 
@@ -77,7 +86,7 @@ function v1Peers(cluster: OracleCluster, namespace: string, peers: Any[] | undef
 	if (peers === undefined || peers.length === 0) return true
 	return peers.some((peer) => {
 		if (peer.ipBlock !== undefined) {
-			if (!inNetwork(c.other.ip, peer.ipBlock.cidr)) return false
+			if (!inNetwork(c.other.ip, peer.ipBlock.cidr) || !isMeant(cluster, c)) return false
 			return !(peer.ipBlock.except ?? []).some((e: string) => inNetwork(c.other.ip, e))
 		}
 		const pod = c.other.pod
@@ -172,7 +181,8 @@ function isKnownPort(port: Any): boolean {
 }
 
 function tierPeer(cluster: OracleCluster, peer: Any, c: OracleConnection): boolean {
-	if (peer.networks !== undefined) return peer.networks.some((n: string) => inNetwork(c.other.ip, n))
+	if (peer.networks !== undefined)
+		return isMeant(cluster, c) && peer.networks.some((n: string) => inNetwork(c.other.ip, n))
 	if (peer.domainNames !== undefined) return false
 	if (peer.nodes !== undefined)
 		return c.other.node !== undefined && selects(peer.nodes, cluster.nodes[c.other.node]!.labels)
@@ -209,6 +219,11 @@ function selects(selector: Any, labels: Readonly<Record<string, string>>): boole
 		if (operator === 'DoesNotExist' && has) return false
 	}
 	return true
+}
+
+/** Whether a network can mean the other side at all. */
+function isMeant({ corners }: OracleCluster, { other }: OracleConnection): boolean {
+	return corners?.networksOutside !== true || (other.pod === undefined && other.node === undefined)
 }
 
 function inNetwork(ip: string, cidr: string): boolean {

@@ -5,14 +5,24 @@ import { familyOf, type Ip } from '../../base/ip.ts'
 import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { emptyProgram, type NftProgram, tableKey } from '../../linux/nft/program.ts'
 import { namespaceNameLabel } from '../../model/labels.ts'
-import type { AddressOwner, Namespace, NetworkModel, NodeName, Pod, Policy, TieredPolicy } from '../../model/network.ts'
+import type {
+	AddressOwner,
+	Namespace,
+	NetworkModel,
+	NodeName,
+	Pod,
+	Policy,
+	PolicyRule,
+	TieredPolicy,
+	TieredRule,
+} from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
 import { type Direction, inOrder, selecting } from '../../model/policy.ts'
 import { tierSelects } from '../../model/policy-match.ts'
 import { selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
 import { FamilyTable } from './family-table.ts'
-import { type Family, families, names, type PolicyConfig } from './layout.ts'
+import { type Family, families, hasSelf, names, type PolicyConfig } from './layout.ts'
 import { keysOf, type Membership, MembershipIndex } from './members.ts'
 import { chainName, chainsOf, type Group, groupKey, namedPortsOf } from './rules.ts'
 
@@ -102,6 +112,7 @@ export class PolicyCompiler {
 		this.#touchNamespaces(before, model, subjects)
 		const rebuilt = this.#touchPolicies(before, model, subjects)
 		this.#touchTiers(before, model, subjects, rebuilt)
+		if (before.nodes !== model.nodes) this.#touchNodes(rebuilt)
 		for (const ip of subjects) this.#settle(ip)
 		for (const group of rebuilt) if (this.#groups.get(group.key) === group) this.#rebuild(group)
 		return this.#finish()
@@ -236,10 +247,16 @@ export class PolicyCompiler {
 			for (const ip of this.#subjects.keys()) subjects.add(ip)
 			for (const active of this.#groups.values()) if (active.group.tiers.length > 0) rebuilt.add(active)
 		}
-		if (before.nodes === model.nodes || this.#tiers.length === 0) return
+	}
+
+	/** Nodes are few: chains that name them are written again. */
+	#touchNodes(rebuilt: Set<ActiveGroup>): void {
+		const inBlocks = this.#config.profile?.blocksMatchNodes !== false
+		const names = ({ peers }: PolicyRule | TieredRule) =>
+			peers.some((peer) => peer.kind === 'nodes' || (!inBlocks && peer.kind === 'block'))
 		for (const active of this.#groups.values()) {
-			const rules = active.group.tiers.flatMap((policy) => policy[active.group.direction])
-			if (rules.some((rule) => rule.peers.some((peer) => peer.kind === 'nodes'))) rebuilt.add(active)
+			const { tiers, policies, direction } = active.group
+			if ([...tiers, ...policies].some((policy) => policy[direction]?.some(names) === true)) rebuilt.add(active)
 		}
 	}
 
@@ -278,7 +295,7 @@ export class PolicyCompiler {
 		}
 		const isolated = groups.ingress !== undefined || groups.egress !== undefined
 		const was = before?.groups.ingress !== undefined || before?.groups.egress !== undefined
-		if (isolated !== was) table.edit(names.self, `${ip} . ${ip}`, isolated ? {} : undefined)
+		if (isolated !== was && hasSelf(this.#config)) table.edit(names.self, `${ip} . ${ip}`, isolated ? {} : undefined)
 		if (before !== undefined && before.namespace !== subject?.namespace)
 			removeFrom(this.#subjectsOfNamespace, before.namespace, ip)
 		if (subject === undefined) this.#subjects.delete(ip)

@@ -6,6 +6,7 @@ import type { NftChain, NftElement, NftSet, NftTable } from '../../linux/nft/pro
 import {
 	baseChains,
 	type Family,
+	hasSelf,
 	namedSet,
 	names,
 	type PolicyConfig,
@@ -20,8 +21,8 @@ type Elements = Table<string, NftElement>
 type Declaration = Omit<NftSet, 'elements'>
 
 const noElements: Elements = emptyTable()
-/** There as long as the table is. */
-const permanent = [names.ingress, names.egress, names.self]
+/** The table is there while one of them has an element. */
+const subjects = [names.ingress, names.egress]
 
 interface Use {
 	readonly declaration: Declaration
@@ -46,8 +47,9 @@ export class FamilyTable {
 	constructor(family: Family, config: PolicyConfig) {
 		this.#family = family
 		this.#chains = tableOf(baseChains(family, config).map((chain) => [chain.name, chain]))
-		for (const declaration of [podMap(family, 'ingress'), podMap(family, 'egress'), selfSet(family)])
-			this.#uses.set(declaration.name, { declaration, count: 1 })
+		const permanent = [podMap(family, 'ingress'), podMap(family, 'egress')]
+		if (hasSelf(config)) permanent.push(selfSet(family))
+		for (const declaration of permanent) this.#uses.set(declaration.name, { declaration, count: 1 })
 	}
 
 	/** undefined deletes. The last edit of a key counts. */
@@ -131,7 +133,7 @@ export class FamilyTable {
 			this.#changed.add(name)
 		}
 		this.#edits.clear()
-		const pods = permanent.reduce((n, name) => n + (this.#elements.get(name)?.size ?? 0), 0)
+		const pods = subjects.reduce((n, name) => n + (this.#elements.get(name)?.size ?? 0), 0)
 		if (pods === 0) {
 			this.#table = undefined
 			return undefined

@@ -17,6 +17,7 @@ import { type Field, field, protocols } from '../../linux/nft/datatype.ts'
 import type { Expression } from '../../linux/nft/expr/expression.ts'
 import type { BaseChain, NftChain, NftRule, NftSet } from '../../linux/nft/program.ts'
 import type { Direction } from '../../model/policy.ts'
+import type { PolicyProfile } from '../../model/policy-profile.ts'
 import type { LogConfig } from './log.ts'
 
 /** Our tables: `ip podwire-policy`, `ip6 podwire-policy`. There only while a policy selects a pod of the node. */
@@ -50,8 +51,15 @@ export interface PolicyConfig {
 	 * Otherwise (and by default) policies are for new connections.
 	 */
 	readonly cutEstablished?: boolean
+	/** How the corners that the API leaves open are filled; `established` aside, which is `cutEstablished`. */
+	readonly profile?: PolicyProfile
 	/** What is logged, and where to. Undefined: nothing. */
 	readonly log?: LogConfig
+}
+
+/** Whether a pod may always reach itself. */
+export function hasSelf({ profile }: PolicyConfig): boolean {
+	return profile?.hairpin !== 'by-policy'
 }
 
 type Declaration = Omit<NftSet, 'elements'>

@@ -16,6 +16,7 @@ import { parseOrigin } from '../origin.ts'
 import { type LocalPod, PolicyCompiler } from './compile.ts'
 import { type PolicyConfig, tableName } from './layout.ts'
 
+/** `cutEstablished` and `profile` may be others from one compilation to the next. */
 export interface PolicyOptions extends PolicyConfig {
 	/** The node's network namespace: its file or an open descriptor. Without it: paper only (compile, diff, evaluate). */
 	readonly netns?: string | number
@@ -30,12 +31,16 @@ export interface PolicyDataplane extends Dataplane<NftProgram, NftChange> {
 export function createPolicy(options: PolicyOptions = {}): PolicyDataplane {
 	const tables = nftTables(options.netns, 'policy data plane')
 	let compiler: PolicyCompiler | undefined
+	/** What `compiler` was made for. */
+	let meant = ''
 	let nodeAddresses: readonly Ip[] = []
 
 	return {
 		compile(model, node) {
-			const current = compiler?.node === node ? compiler : new PolicyCompiler(node, options)
+			const now = JSON.stringify([options.cutEstablished === true, options.profile ?? null])
+			const current = compiler?.node === node && meant === now ? compiler : new PolicyCompiler(node, options)
 			compiler = undefined
+			meant = now
 			const program = current.update(model, options.local?.() ?? emptyTable())
 			compiler = current
 			nodeAddresses = model.nodes.get(node)?.addresses ?? []

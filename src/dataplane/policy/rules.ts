@@ -12,12 +12,14 @@ import {
 	matchPort,
 	matchPrefix,
 	matchProtocol,
+	notInSet,
 	th,
 } from '../../linux/nft/build.ts'
 import type { Expression } from '../../linux/nft/expr/expression.ts'
 import { bareElement, type NftChain, type NftElement, type NftRule, type NftSet } from '../../linux/nft/program.ts'
 import type {
 	NetworkModel,
+	Node,
 	Pod,
 	Policy,
 	PolicyPeer,
@@ -28,6 +30,7 @@ import type {
 } from '../../model/network.ts'
 import type { Origin } from '../../model/origin.ts'
 import type { Direction } from '../../model/policy.ts'
+import { type PolicyProfile, policyProfiles } from '../../model/policy-profile.ts'
 import { isNothing, selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
 import { type Block, rangesOf } from './blocks.ts'
@@ -35,6 +38,7 @@ import {
 	addressType,
 	blockSet,
 	type Family,
+	hasSelf,
 	names,
 	type PolicyConfig,
 	peerAddress,
@@ -109,13 +113,18 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 	const { direction, policies, tiers } = group
 	const memberships = new Map<string, Membership>()
 	const constants = new Map<string, NftSet>()
-	const context: RuleContext = { direction, named: group.named, family, nodes, memberships, constants }
+	const profile = config.profile ?? policyProfiles.default
+	const context: RuleContext = { direction, named: group.named, family, nodes, profile, memberships, constants }
 	const name = chainName(group)
 	const { saddr, daddr } = addresses(family)
-	const self: NftRule = {
-		expressions: [...inSet([saddr, daddr], names.self), count, decide('return')],
-		comment: 'a pod may always reach itself',
-	}
+	const self: NftRule[] = !hasSelf(config)
+		? []
+		: [
+				{
+					expressions: [...inSet([saddr, daddr], names.self), count, decide('return')],
+					comment: 'a pod may always reach itself',
+				},
+			]
 	const rulesOf = (rule: PolicyRule | TieredRule, scope: string | undefined, end: End, chain: string): NftRule[] => {
 		const comment = originComment(rule.origin)
 		return matchesOf(context, scope, rule).flatMap((match) => [
@@ -138,15 +147,15 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 	}
 	// Under a tier it comes before everything that may deny; else only what is about to be denied asks for it.
 	const tiered = tiers.length > 0
-	if (!tiered) rest.push(self)
+	if (!tiered) rest.push(...self)
 	rest.push(...lastRules(group, chain, config, () => tierRules('Baseline', allow, chain)))
 	const goOn: NftRule = { expressions: [count, decide('goto', next)], comment: 'no rule of the tier' }
 	const chains = passes
 		? [
-				{ name, rules: [self, ...first, goOn] },
+				{ name, rules: [...self, ...first, goOn] },
 				{ name: next, rules: rest },
 			]
-		: [{ name, rules: tiered ? [self, ...first, ...rest] : rest }]
+		: [{ name, rules: tiered ? [...self, ...first, ...rest] : rest }]
 	return { chains, memberships: [...memberships.values()], constants: [...constants.values()] }
 }
 
@@ -189,6 +198,7 @@ interface RuleContext {
 	readonly named: Group['named']
 	readonly family: Family
 	readonly nodes: Nodes
+	readonly profile: PolicyProfile
 	/** What the rules ask for is noted here. */
 	readonly memberships: Map<string, Membership>
 	readonly constants: Map<string, NftSet>
@@ -196,7 +206,7 @@ interface RuleContext {
 
 /** Every combination of a peer and a port of the rule: what must hold of a packet, any of them. */
 function matchesOf(context: RuleContext, scope: string | undefined, rule: PolicyRule | TieredRule): Expression[][] {
-	const { direction, family, memberships, constants } = context
+	const { direction, family, profile, memberships, constants } = context
 	const address = peerAddress(family, direction)
 	const use = (m: Membership) => {
 		memberships.set(m.name, m)
@@ -205,6 +215,14 @@ function matchesOf(context: RuleContext, scope: string | undefined, rule: Policy
 	const keep = (set: NftSet) => {
 		constants.set(set.name, set)
 		return set.name
+	}
+	/** Where a network means none of the pods, or none of the nodes, that lie in it. */
+	const notOfCluster = () => {
+		const nodes = profile.blocksMatchNodes ? [] : addressesOf(context.nodes.values(), family)
+		return [
+			...(profile.blocksMatchPods ? [] : notInSet([address], use(membershipOf({})))),
+			...(nodes.length === 0 ? [] : notInSet([address], keep(nodeSet(family, nodes)))),
+		]
 	}
 	const { ports, names: portNames } = portMatches(context, rule.ports, keep)
 	const matches: Expression[][] = []
@@ -216,12 +234,12 @@ function matchesOf(context: RuleContext, scope: string | undefined, rule: Policy
 					? inSet([address], use(membershipOf(peer.who)))
 					: peer.kind === 'nodes'
 						? inSet([address], keep(nodeSet(family, peer.addresses)))
-						: matchBlocks(peer.blocks, family, direction, keep)
+						: [...matchBlocks(peer.blocks, family, direction, keep), ...(peer.anyone ? [] : notOfCluster())]
 		for (const port of ports) matches.push([...expressions, ...port])
 		// A name means another number on each pod: address and port are looked up together.
 		for (const port of portNames) {
-			// Nodes have no ports with names.
-			if (peer.kind === 'nodes') continue
+			// Nodes have no ports with names, nor has what lies outside.
+			if (peer.kind === 'nodes' || (peer.kind === 'blocks' && !profile.blocksMatchPods)) continue
 			const who = peer.kind === 'any' ? {} : peer.kind === 'pods' ? peer.who : { blocks: peer.blocks }
 			const set = use(membershipOf({ ...who, port }))
 			matches.push(inSet([address, ...portKey], set))
@@ -233,18 +251,16 @@ function matchesOf(context: RuleContext, scope: string | undefined, rule: Policy
 type Peer =
 	| { readonly kind: 'any' }
 	| { readonly kind: 'pods'; readonly who: Pick<Membership, 'scope' | 'namespaces' | 'pods'> }
-	| { readonly kind: 'blocks'; readonly blocks: readonly Block[] }
+	/** `anyone`: whoever has such an address, whatever the profile says. */
+	| { readonly kind: 'blocks'; readonly blocks: readonly Block[]; readonly anyone: boolean }
 	| { readonly kind: 'nodes'; readonly addresses: readonly Ip[] }
 
 /**
  * Peers of the rule that the family can have; what cannot be read matches nobody. No peers: anybody where the rule is a
  * NetworkPolicy's, which has a `scope` (its namespace), and nobody in the tiers.
  */
-function peersOf(
-	{ family, nodes }: RuleContext,
-	scope: string | undefined,
-	{ peers }: PolicyRule | TieredRule,
-): Peer[] {
+function peersOf({ family, nodes }: RuleContext, scope: string | undefined, rule: PolicyRule | TieredRule): Peer[] {
+	const { peers } = rule
 	if (peers.length === 0) return scope === undefined ? [] : [{ kind: 'any' }]
 	const found: Peer[] = []
 	const blocks: Block[] = []
@@ -252,9 +268,11 @@ function peersOf(
 		if (peer.kind === 'block') {
 			if ((familyOf(peer.cidr) === 4) === (family === 'ip')) blocks.push(blockOf(peer))
 		} else if (peer.kind === 'nodes') {
-			const selected = [...nodes.values()].filter((node) => selectorMatches(peer.nodes, node.labels))
-			const addresses = selected.flatMap((n) => n.addresses).filter((ip) => (familyOf(ip) === 4) === (family === 'ip'))
-			if (addresses.length > 0) found.push({ kind: 'nodes', addresses: [...new Set(addresses)].sort() })
+			const addresses = addressesOf(
+				[...nodes.values()].filter((node) => selectorMatches(peer.nodes, node.labels)),
+				family,
+			)
+			if (addresses.length > 0) found.push({ kind: 'nodes', addresses })
 		} else if (peer.kind === 'pods') {
 			if (isNothing(peer.pods) || isNothing(peer.namespaces)) continue
 			const { namespaces, pods } = peer
@@ -263,8 +281,14 @@ function peersOf(
 		}
 		// Which addresses names of domains have is not known here: they match nobody.
 	}
-	if (blocks.length > 0) found.push({ kind: 'blocks', blocks })
+	// What cannot be read is closed for everybody.
+	if (blocks.length > 0) found.push({ kind: 'blocks', blocks, anyone: 'unreadable' in rule })
 	return found
+}
+
+function addressesOf(nodes: Iterable<Node>, family: Family): readonly Ip[] {
+	const all = [...nodes].flatMap((n) => n.addresses).filter((ip) => (familyOf(ip) === 4) === (family === 'ip'))
+	return [...new Set(all)].sort()
 }
 
 function blockOf({ cidr, except }: Extract<PolicyPeer, { kind: 'block' }>): Block {

@@ -65,6 +65,11 @@ export function inSet(parts: readonly Part[], set: string): Expression[] {
 	return [...load(parts), { kind: 'lookup', set, from: 0 }]
 }
 
+/** `ip daddr != @name`: goes on where the key is not in the set. */
+export function notInSet(parts: readonly Part[], set: string): Expression[] {
+	return [...load(parts), { kind: 'lookup', set, from: 0, invert: true }]
+}
+
 /**
  * The same of an interval set of several fields: nft turns what it takes for a number of the host (l4proto, one byte, to
  * no effect), and so do we, so that a listing loaded again is the same.
