@@ -85,10 +85,11 @@ export interface FlowEvent {
 export interface LostEvents {
 	readonly lost_events: {
 		/**
-		 * RATE_LIMIT: denied packets that the rules in force did not log. NETLINK_SOCKET: the kernel's buffer was full.
-		 * RING_BUFFER: overwritten. OBSERVER_QUEUE: read too slowly.
+		 * RATE_LIMIT: packets, denied or on trial, that the rules did not log. NETLINK_SOCKET: the kernel's buffer was full.
+		 * RING_BUFFER: overwritten. AGENT_RESTART: packets logged before the node's agent came, forgotten with the one
+		 * before it. OBSERVER_QUEUE: read too slowly.
 		 */
-		readonly source: 'RATE_LIMIT' | 'NETLINK_SOCKET' | 'RING_BUFFER' | 'OBSERVER_QUEUE'
+		readonly source: 'RATE_LIMIT' | 'NETLINK_SOCKET' | 'RING_BUFFER' | 'AGENT_RESTART' | 'OBSERVER_QUEUE'
 		readonly num_events_lost: number
 	}
 	readonly node_name: string

@@ -45,8 +45,9 @@ function fakeReader(node: string, limit: number, quiet = 0): FakeReader {
 			watchers.add(tell)
 			return () => void watchers.delete(tell)
 		},
-		counts: { processed: new Map(), dropped: new Map(), lost: 0 },
+		counts: { processed: new Map(), dropped: new Map(), lost: 0, unlogged: new Map() },
 		unlogged: () => quiet,
+		missed: 0,
 		close() {},
 		happen(event) {
 			ring.push(event)

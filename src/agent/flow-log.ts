@@ -26,9 +26,21 @@ export async function* observeFlows(
 	const queue: FlowMessage[] = []
 	let unread = 0
 	let wake = Promise.withResolvers<void>()
-	const wanted = (message: FlowMessage) => !('flow' in message) || matchesFlow(filter, message)
+	const wanted = (message: FlowMessage) =>
+		'flow' in message
+			? matchesFlow(filter, message)
+			: filter.node === undefined || message.node_name === '' || message.node_name === filter.node
 	const stop: (() => void)[] = []
 	const aborted = () => wake.resolve()
+	/** What happened, and no flow tells of. Asked before the reader tells us what comes. */
+	const untold = (reader: FlowReader): LostEvents[] => {
+		const counts = [
+			['RING_BUFFER', query.last === undefined ? reader.recent().overwritten : 0],
+			['AGENT_RESTART', query.last === undefined ? reader.missed : 0],
+			['RATE_LIMIT', reader.unlogged()],
+		] as const
+		return counts.flatMap(([source, count]) => (count > 0 ? [lostEvents(source, count, reader.node)] : []))
+	}
 	const lostEvents = (source: LostEvents['lost_events']['source'], count: number, node: string): LostEvents => ({
 		lost_events: { source, num_events_lost: count },
 		node_name: node,
@@ -37,6 +49,7 @@ export async function* observeFlows(
 	signal.addEventListener('abort', aborted, { once: true })
 	try {
 		const past = remembered(readers, query)
+		const lost = query.last === 0 ? [] : readers.flatMap(untold).filter(wanted)
 		if (query.follow) {
 			for (const reader of readers) {
 				stop.push(
@@ -49,14 +62,7 @@ export async function* observeFlows(
 				)
 			}
 		}
-		if (query.last !== 0) {
-			for (const reader of readers) {
-				const overwritten = query.last === undefined ? reader.recent().overwritten : 0
-				if (overwritten > 0) yield lostEvents('RING_BUFFER', overwritten, reader.node)
-				const quiet = reader.unlogged()
-				if (quiet > 0) yield lostEvents('RATE_LIMIT', quiet, reader.node)
-			}
-		}
+		yield* lost
 		yield* past
 		while (query.follow && !signal.aborted) {
 			const message = queue.shift()

@@ -12,7 +12,7 @@ import type { NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import { type LoggedPacket, openLog, type PacketHeaders, readLog } from '../linux/nflog.ts'
 import type { NftChange } from '../linux/nft/change.ts'
-import type { NftProgram, NftRule } from '../linux/nft/program.ts'
+import type { NftProgram } from '../linux/nft/program.ts'
 import { readProgram } from '../linux/nft/read.ts'
 import { applyChanges, openNftSocket } from '../linux/nft/transaction.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
@@ -30,6 +30,7 @@ import {
 } from './flow-event.ts'
 import { FlowNames, type NamedEnd, type NamedRule } from './flow-names.ts'
 import { FlowRing } from './flow-ring.ts'
+import { UnloggedPackets, verdictOf } from './flow-unlogged.ts'
 
 /** Groups belong to a network namespace: nobody else is in a node's. */
 const logGroup = 5771
@@ -41,6 +42,13 @@ const watchedInterval = 50
 /** A SYN is sent again after 1, 3, 7, 15, 31 s: still the same flow. */
 const repeatTime = 60_000
 const repeatsLimit = 8_192
+/**
+ * A limit that is used up has room again after 20 ms: what it keeps quiet comes so soon after a packet that it tells of.
+ * So much later (ms, with what the kernel and we gather) a rule that logs nothing has kept nothing quiet.
+ */
+const limitTime = 100
+/** Milliseconds between two looks at what the rules count, while somebody watches. */
+const countInterval = 1_000
 
 export interface FlowCounts {
 	/** By verdict and protocol, as `FORWARDED TCP`. */
@@ -49,6 +57,8 @@ export interface FlowCounts {
 	readonly dropped: ReadonlyMap<string, number>
 	/** Never told, because the kernel's buffer was full. */
 	readonly lost: number
+	/** Packets that the limit of the log kept quiet, by verdict: DROPPED, AUDIT. */
+	readonly unlogged: ReadonlyMap<FlowVerdict, number>
 }
 
 export interface FlowReader {
@@ -61,9 +71,12 @@ export interface FlowReader {
 	recent(): { readonly events: Iterable<FlowEvent>; readonly overwritten: number }
 	/** Calls `tell` with everything that comes, allowed flows too; the function it returns ends that. */
 	watch(tell: (message: FlowMessage) => void): () => void
+	/** Reads what the rules count. */
 	readonly counts: FlowCounts
-	/** Denied packets that the limit of the log kept quiet, as the counters of the rules now in force say. Reads them. */
+	/** Packets, denied or on trial, that the limit of the log kept quiet, as the counters of the rules say. Reads them. */
 	unlogged(): number
+	/** Packets that the rules in force had logged when this reader came: who heard of them has gone. */
+	readonly missed: number
 	close(): void
 }
 
@@ -91,6 +104,13 @@ export function createFlowReader(options: {
 	let interval = 0
 	let closed = false
 	let nft: NetlinkSocket | undefined
+	const quiet = new UnloggedPackets()
+	/** What watchers know of it. */
+	let quietTold = 0
+	let missed = 0
+	/** Milliseconds: when the log last told of something, and when the rules' counters were last read. */
+	let heardAt = Number.NEGATIVE_INFINITY
+	let countedAt = Number.NEGATIVE_INFINITY
 
 	function canLog(): boolean {
 		supported ??= inNetnsAt(netns, tryLog)
@@ -99,6 +119,8 @@ export function createFlowReader(options: {
 
 	function openLogged(): void {
 		if (logged !== undefined || !canLog()) return
+		countUnlogged()
+		missed += quiet.logged
 		try {
 			logged = inNetnsAt(netns, () => openLog(logGroup))
 			sequence = 0xffffffff
@@ -137,9 +159,11 @@ export function createFlowReader(options: {
 		const now = clock.now()
 		if (logged !== undefined) {
 			for (const packet of readLog(logged)) {
+				heardAt = now
 				countGap(packet.sequence)
 				tellLogged(packet, now)
 			}
+			if (watchers.size > 0 && mayBeQuiet() && now - countedAt >= countInterval) countUnlogged()
 		}
 		if (connections !== undefined) {
 			const before = connections.overruns
@@ -162,20 +186,47 @@ export function createFlowReader(options: {
 
 	function lose(count: number, now: number): void {
 		lost += count
+		tellLost('NETLINK_SOCKET', count, now)
+	}
+
+	function tellLost(source: LostEvents['lost_events']['source'], count: number, now: number): void {
 		const message: LostEvents = {
-			lost_events: { source: 'NETLINK_SOCKET', num_events_lost: count },
+			lost_events: { source, num_events_lost: count },
 			node_name: node,
 			time: new Date(now).toISOString(),
 		}
 		for (const tell of watchers) tell(message)
 	}
 
+	/** Whether the rules may have counted something since they were read that was not logged. */
+	function mayBeQuiet(): boolean {
+		return countedAt <= heardAt + limitTime
+	}
+
+	/** What watchers do not know yet they are told. */
+	function countUnlogged(): void {
+		const now = clock.now()
+		try {
+			nft ??= inNetnsAt(netns, openNftSocket)
+			const ours = (_: unknown, name: string) => name === tableName
+			quiet.see(readProgram(nft, ours, () => false))
+		} catch (e) {
+			if (!isFailure(e)) throw e
+			options.onFailure(`flow log of node ${node}: what it does not tell`, e)
+			return
+		}
+		countedAt = now
+		const { total } = quiet
+		if (total <= quietTold) return
+		tellLost('RATE_LIMIT', total - quietTold, now)
+		quietTold = total
+	}
+
 	function tellLogged(logged: LoggedPacket, now: number): void {
 		const prefix = parseLogPrefix(logged.prefix)
 		const { packet } = logged
 		if (prefix === undefined || packet === undefined) return
-		const verdict: FlowVerdict =
-			prefix.verdict === 'deny' ? 'DROPPED' : prefix.verdict === 'audit' ? 'AUDIT' : 'FORWARDED'
+		const verdict = verdictOf(prefix.verdict)
 		const source = names.endOf(packet.source)
 		const destination = names.endOf(packet.destination)
 		const family = familyOf(packet.source) === 4 ? 'ip' : 'ip6'
@@ -321,8 +372,15 @@ export function createFlowReader(options: {
 			return canLog() ? { group: logGroup, allowed: false } : undefined
 		},
 		update(model, policies) {
-			// What happened so far happened under the model before.
-			if (logged !== undefined || connections !== undefined) poll()
+			try {
+				// What happened so far happened under the model before.
+				if (logged !== undefined || connections !== undefined) poll()
+				// What a rule counts goes with it.
+				if (logged !== undefined && mayBeQuiet()) countUnlogged()
+			} catch (e) {
+				// Policies come into force, whatever becomes of their log.
+				options.onFailure(`flow log of node ${node}`, e)
+			}
 			names.update(model, policies, clock.now())
 			if (policies.tables.size > 0) openLogged()
 			else {
@@ -336,6 +394,7 @@ export function createFlowReader(options: {
 			return { events: ring, overwritten: ring.dropped }
 		},
 		watch(tell) {
+			if (logged !== undefined) countUnlogged()
 			watchers.add(tell)
 			openConnections()
 			schedule()
@@ -347,12 +406,15 @@ export function createFlowReader(options: {
 			}
 		},
 		get counts() {
-			return { processed, dropped, lost }
+			if (logged !== undefined) countUnlogged()
+			return { processed, dropped, lost, unlogged: quiet.byVerdict }
 		},
 		unlogged() {
-			if (logged === undefined) return 0
-			nft ??= inNetnsAt(netns, openNftSocket)
-			return countUnlogged(nft)
+			if (logged !== undefined) countUnlogged()
+			return quiet.total
+		},
+		get missed() {
+			return missed
 		},
 		close() {
 			closed = true
@@ -397,33 +459,6 @@ function tryLog(): boolean {
 	} finally {
 		socket.close()
 	}
-}
-
-/** A rule that logs stands before the one it tells of, and both count. */
-function countUnlogged(nft: NetlinkSocket): number {
-	const program = readProgram(
-		nft,
-		(_, name) => name === tableName,
-		() => false,
-	)
-	let hidden = 0
-	for (const table of program.tables.values()) {
-		for (const { rules } of table.chains.values()) {
-			for (const [i, rule] of rules.entries()) {
-				if (!rule.expressions.some((e) => e.kind === 'log')) continue
-				const told = packetsOf(rule)
-				const met = packetsOf(rules[i + 1])
-				// The two are read one after the other: what came between them is not hidden.
-				if (told !== undefined && met !== undefined) hidden += Math.max(0, met - told)
-			}
-		}
-	}
-	return hidden
-}
-
-function packetsOf(rule: NftRule | undefined): number | undefined {
-	const counter = rule?.expressions.find((e) => e.kind === 'counter')
-	return counter?.kind === 'counter' ? counter.packets : undefined
 }
 
 function increase(counts: Map<string, number>, key: string): void {

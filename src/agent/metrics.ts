@@ -22,7 +22,7 @@ export interface NodeMetrics {
 	text(): Promise<{ readonly type: string; readonly text: string }>
 }
 
-const noFlows: FlowCounts = { processed: new Map(), dropped: new Map(), lost: 0 }
+const noFlows: FlowCounts = { processed: new Map(), dropped: new Map(), lost: 0, unlogged: new Map() }
 
 /** As kube-proxy has them, seconds. */
 const syncBuckets = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i)
@@ -224,6 +224,12 @@ function registerFlows(Counters: typeof Counter, registers: Registry[], flows: (
 		'Packets that policies dropped and the log told of',
 		['reason', 'protocol'],
 		(now) => now.dropped,
+	)
+	counted(
+		'podwire_flow_packets_unlogged_total',
+		'Packets that policies dropped (or would have) and that the limit of the log kept quiet',
+		['verdict'],
+		(now) => now.unlogged,
 	)
 	counted(
 		'podwire_flow_events_lost_total',

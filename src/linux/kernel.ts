@@ -9,6 +9,7 @@ import { isFailure, messageOf } from '../base/failure.ts'
 import type { Cidr, Ip } from '../base/ip.ts'
 import { Capture } from './capture.ts'
 import { openConntrack, readConntrack } from './conntrack.ts'
+import { hearConnection, hearLogged } from './flow-trials.ts'
 import { NetlinkEncoder } from './netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from './netlink/socket.ts'
 import { createAnonymousNetns, createNetns, deleteNetns, inNetns } from './netns.ts'
@@ -56,6 +57,8 @@ interface Trial {
 	readonly modules: string
 	/** What is lost where it is not needed. */
 	readonly lost?: string
+	/** What to do where nothing was refused, and nothing came. */
+	readonly silentFix?: string
 	/** Runs inside a fresh namespace; throws Failure where it cannot be done. */
 	run(): void
 }
@@ -87,7 +90,9 @@ function attempt(trial: Trial, netns: number): Capability {
 		return { capability, ok: true, needed, why: done }
 	} catch (e) {
 		if (!isFailure(e)) throw e
-		const result = refusal(capability, needed, e, trial.modules)
+		const { silentFix } = trial
+		const refused = refusal(capability, needed, e, trial.modules)
+		const result = e.code === 'Silent' && silentFix !== undefined ? { ...refused, fix: silentFix } : refused
 		return trial.lost === undefined ? result : { ...result, why: `${result.why}; ${trial.lost}` }
 	}
 }
@@ -277,6 +282,25 @@ const trials: readonly Trial[] = [
 			nftables(chain('trace', 'filter', 'prerouting'), rule('trace', traced))
 			openTraces().close()
 		},
+	},
+	{
+		capability: 'packet log',
+		needed: false,
+		done: 'logged a packet by a rule (nflog) and heard of it',
+		modules: 'nft_log nfnetlink_log',
+		lost: 'podwire observe cannot tell what policies deny',
+		silentFix: 'modprobe nft_log nfnetlink_log (or a kernel that has them built in)',
+		run: hearLogged,
+	},
+	{
+		capability: 'connection events',
+		needed: false,
+		done: 'heard of a connection that began (conntrack events)',
+		modules: 'nf_conntrack_netlink',
+		lost: 'podwire observe cannot tell what is allowed',
+		silentFix:
+			'use a kernel built with CONFIG_NF_CONNTRACK_EVENTS; where new namespaces inherit it, sysctl -w net.netfilter.nf_conntrack_events=2',
+		run: hearConnection,
 	},
 	{
 		capability: 'packet sockets',

@@ -45,7 +45,11 @@ const protocolNames = new Map<number, Protocol>([
 /** IPv6 with a few extension headers and a TCP header with its options: nothing of what was said. */
 const copiedBytes = 160
 /** The kernel gathers so many packets, or so long (hundredths of a second), into one datagram. */
-const gathered = { packets: 32, time: 5 } as const
+export interface Gathered {
+	readonly packets: number
+	readonly time: number
+}
+const usual: Gathered = { packets: 32, time: 5 }
 
 export interface LoggedPacket {
 	readonly prefix: string
@@ -85,11 +89,14 @@ export interface PacketHeaders {
  * Hears a group, in the calling thread's namespace; one listener per group. Throws Failure: EBUSY (another one has the
  * group), EPERM, EINVAL where the kernel has no nfnetlink_log.
  */
-export function openLog(group: number, options: { readonly receiveBuffer?: number } = {}): NetlinkSocket {
+export function openLog(
+	group: number,
+	options: { readonly receiveBuffer?: number; readonly gathered?: Gathered } = {},
+): NetlinkSocket {
 	const socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveBuffer: options.receiveBuffer ?? 1 << 20 })
 	try {
 		const e = new NetlinkEncoder(256)
-		writeConfig(e, group)
+		writeConfig(e, group, options.gathered)
 		socket.request(e)
 		return socket
 	} catch (e) {
@@ -98,7 +105,7 @@ export function openLog(group: number, options: { readonly receiveBuffer?: numbe
 	}
 }
 
-export function writeConfig(e: NetlinkEncoder, group: number): void {
+export function writeConfig(e: NetlinkEncoder, group: number, gathered: Gathered = usual): void {
 	e.begin(MSG_CONFIG, NLM_F_ACK).nfgen(0, group).attr(CFG_CMD, Uint8Array.of(CMD_BIND)).end()
 	// struct nfulnl_msg_config_mode: range in network order, mode, padding.
 	const mode = new Uint8Array(6)

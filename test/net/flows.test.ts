@@ -203,5 +203,15 @@ test('a flood is dropped whole and told in part: limited in the kernel, bounded 
 		new RegExp(`^hubble_flows_processed_total\\{verdict="DROPPED",protocol="UDP"\\} ${logged}$`, 'm'),
 	)
 	assert.match(metrics, /^podwire_flow_events_lost_total 0$/m)
+	const unlogged = new RegExp(`^podwire_flow_packets_unlogged_total\\{verdict="DROPPED"\\} ${count - logged}$`, 'm')
+	assert.match(metrics, unlogged)
 	await withdraw('deny')
+	const after: FlowMessage[] = []
+	for await (const message of lab.handle.client.flows({ filter: { node: 'node-1' }, follow: false }))
+		if (isLost(message)) after.push(message)
+	assert.deepEqual(
+		after.map((m) => isLost(m) && m.lost_events),
+		[{ source: 'RATE_LIMIT', num_events_lost: count - logged }],
+		'it is known after the rules that counted it',
+	)
 })
