@@ -1,10 +1,7 @@
 // exec on a terminal: a pseudo-terminal made here, the program in a session of its own on its far end.
 
-import { closeSync } from 'node:fs'
-import { ReadStream } from 'node:tty'
 import type { ExecRequest, ExecResult } from '../../apiserver/kubelet.ts'
-import { openPty, setWindowSize } from '../../linux/pty.ts'
-import { spawnInPod } from '../pod-process.ts'
+import { spawnOnTerminal } from '../pod-terminal.ts'
 import type { ProgramRun } from '../workloads/protocol.ts'
 import { signalNumber } from './exec.ts'
 
@@ -14,21 +11,7 @@ export async function runOnTerminal(
 	lab: string,
 	request: ExecRequest,
 ): Promise<ExecResult> {
-	const { master, slave } = openPty()
-	const child = (() => {
-		try {
-			return spawnInPod(
-				{ ...run, env: { TERM: 'xterm', ...run.env } },
-				{ netns, lab, contained: false, terminal: true, stdio: [slave, slave, slave] },
-			)
-		} catch (e) {
-			closeSync(master)
-			throw e
-		} finally {
-			closeSync(slave)
-		}
-	})()
-	const terminal = new ReadStream(master)
+	const { child, terminal, resize } = spawnOnTerminal(run, { netns, lab, contained: false })
 	const end = () => {
 		try {
 			// The session's leader; closing the master hangs up on the rest.
@@ -54,7 +37,7 @@ export async function runOnTerminal(
 	})
 	request.stdin?.on('data', (chunk: Buffer) => terminal.write(chunk))
 	request.stdin?.on('error', () => {})
-	void followSize(master, terminal, request)
+	void followSize()
 
 	const result = await new Promise<ExecResult>((resolve) => {
 		child.once('error', (e) => resolve({ exitCode: 127, error: e.message }))
@@ -65,12 +48,12 @@ export async function runOnTerminal(
 	request.signal.removeEventListener('abort', end)
 	terminal.destroy()
 	return result
-}
 
-async function followSize(master: number, terminal: ReadStream, request: ExecRequest): Promise<void> {
-	if (request.resize === undefined) return
-	for await (const size of request.resize) {
-		if (terminal.destroyed) return
-		setWindowSize(master, size)
+	async function followSize(): Promise<void> {
+		if (request.resize === undefined) return
+		for await (const size of request.resize) {
+			if (terminal.destroyed) return
+			resize(size)
+		}
 	}
 }

@@ -1,11 +1,9 @@
 // One run of a host program as a container: its output is the log, TERM asks it to end, its PID namespace dies with it.
 
 import type { ChildProcess } from 'node:child_process'
-import { closeSync } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
-import { ReadStream } from 'node:tty'
-import { openPty, setWindowSize } from '../../linux/pty.ts'
 import { firstChildOf, spawnInPod } from '../pod-process.ts'
+import { spawnOnTerminal } from '../pod-terminal.ts'
 import { type Console, createConsole, type Output } from './console.ts'
 import type { Run } from './container.ts'
 import { type ContainerLog, lineSplitter } from './log.ts'
@@ -46,20 +44,8 @@ export function startProgram(pod: WorkloadPod, container: ProgramContainer, log:
 	}
 
 	function onTerminal(): { child: ChildProcess; console: Console; end: () => void } {
-		const { master, slave } = openPty()
-		let made: ChildProcess
-		try {
-			made = spawnInPod(
-				{ ...container.run, env: { TERM: 'xterm', ...container.run.env } },
-				{ netns: pod.netns, lab, stdio: [slave, slave, slave], contained: true, terminal: true, inForeground: true },
-			)
-		} catch (e) {
-			closeSync(master)
-			throw e
-		} finally {
-			closeSync(slave)
-		}
-		const terminal = new ReadStream(master)
+		const inPod = { netns: pod.netns, lab, contained: true, inForeground: true }
+		const { child: made, terminal, resize } = spawnOnTerminal(container.run, inPod)
 		return {
 			child: made,
 			end: () => terminal.destroy(),
@@ -67,9 +53,7 @@ export function startProgram(pod: WorkloadPod, container: ProgramContainer, log:
 				outputs: [{ stream: 'stdout', from: terminal }],
 				input: container.stdin === undefined ? undefined : terminal,
 				isTerminal: true,
-				resize(size) {
-					if (!terminal.destroyed) setWindowSize(master, size)
-				},
+				resize,
 				keeps,
 				heard,
 			}),
