@@ -16,12 +16,11 @@ import { type ContainerPlan, isSidecar, planText } from './containers.ts'
 import { type ContainerHealth, hasHealth } from './health.ts'
 import { runHook } from './hooks.ts'
 import type { PodNetwork, PodWiring } from './network.ts'
+import { createPodEvents, kubeletComponent } from './pod-events.ts'
 import { createPodHealth, targetOf } from './pod-health.ts'
 import type { PodRuntime } from './runtime.ts'
 import { podStatusOf } from './status.ts'
 import { type Ending, endContainers, leastGrace } from './termination.ts'
-
-export const kubeletComponent = 'kubelet'
 
 export interface PodContext {
 	readonly client: KubeClient
@@ -78,6 +77,7 @@ const firstProbes = 50
 
 export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	const { client, clock, network, runtime, recorder } = context
+	const events = createPodEvents(recorder)
 	const uid = first.metadata.uid as string
 	const key = keyOf(first)
 	let pod = first
@@ -104,8 +104,6 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	const succeeded = new Map<string, ContainerStatus>()
 	const announced = new Set<string>()
 	let hasBegun = false
-	/** Restarts of each container that an event has told of. */
-	const backedOff = new Map<string, number>()
 	const restartsBefore = restartsOf(first)
 	const gone = Promise.withResolvers<void>()
 	const health = createPodHealth({
@@ -182,13 +180,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		try {
 			await wire()
 		} catch (e) {
-			recorder?.record(
-				kubeletComponent,
-				pod,
-				'Warning',
-				'FailedCreatePodSandBox',
-				`Failed to create pod sandbox: plugin type="podwire" failed (add): ${messageOf(e)}`,
-			)
+			events.sandboxFailed(pod, e)
 			await writeStatus({ reason: 'ContainerCreating', message: messageOf(e) })
 			throw e
 		}
@@ -196,12 +188,12 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			await run()
 		} catch (e) {
 			if (isFailure(e, 'FailedMount')) {
-				recorder?.record(kubeletComponent, pod, 'Warning', e.code, `MountVolume.SetUp failed: ${messageOf(e)}`)
+				events.mountFailed(pod, e)
 				await writeStatus({ reason: 'ContainerCreating', message: messageOf(e) })
 				throw e
 			}
 			const reason = isFailure(e, 'CreateContainerConfigError') ? e.code : 'CreateContainerError'
-			recorder?.record(kubeletComponent, pod, 'Warning', 'Failed', `Error: ${messageOf(e)}`)
+			events.createFailed(pod, e)
 			await writeStatus({ reason, message: messageOf(e) })
 			throw e
 		}
@@ -282,17 +274,8 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			const spec = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].find(
 				(c) => c.name === container.name,
 			)!
-			announce(spec, context.plan(pod, spec))
+			events.started(pod, spec, context.plan(pod, spec))
 		}
-	}
-
-	function announce(container: Container, plan: ContainerPlan): void {
-		const text = planText(container.image ?? '', plan)
-		if ((pod.status?.containerStatuses ?? []).some((s) => s.name === container.name && s.containerID !== undefined))
-			return
-		recorder?.record(kubeletComponent, pod, 'Normal', 'Pulled', text[0]!.toUpperCase() + text.slice(1))
-		recorder?.record(kubeletComponent, pod, 'Normal', 'Created', `Created container: ${container.name}`)
-		recorder?.record(kubeletComponent, pod, 'Normal', 'Started', `Started container ${container.name}`)
 	}
 
 	async function preparedOf(container: Container, plan: ContainerPlan, wired: PodWiring): Promise<WorkloadContainer> {
@@ -322,7 +305,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 				message: `nothing was run: ${planText(container.image ?? '', plan)}`,
 			},
 		})
-		if (reported === undefined) announce(container, plan)
+		if (reported === undefined) events.started(pod, container, plan)
 	}
 
 	function writeStatus(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
@@ -335,7 +318,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		const containers = new Map(succeeded)
 		for (const status of runtime.find(uid)?.status.containers ?? []) {
 			containers.set(status.name, status)
-			tellBackOff(status)
+			events.backedOff(pod, status)
 		}
 		const healths = new Map<string, ContainerHealth>()
 		for (const name of containers.keys()) {
@@ -365,19 +348,12 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		}
 	}
 
-	function tellBackOff({ name, state, restarts }: ContainerStatus): void {
-		if (state.state !== 'waiting' || state.reason !== 'CrashLoopBackOff' || backedOff.get(name) === restarts) return
-		backedOff.set(name, restarts)
-		const text = `Back-off restarting failed container ${name} in pod ${pod.metadata.name}: ${state.message ?? ''}`
-		recorder?.record(kubeletComponent, pod, 'Warning', 'BackOff', text)
-	}
-
 	/** Waits until no Service sends here, stops the containers, unwires, and lets the API forget the pod. */
 	function terminate(): void {
 		terminating ??= (async () => {
 			const grace = inApi ? graceOf(pod) * 1000 : 0
 			health.terminate()
-			recorderKilling()
+			if (inApi) events.killing(pod)
 			ending = endContainers({
 				...endOptions,
 				grace,
@@ -455,19 +431,9 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 		const status = runtime.find(uid)?.status.containers.find((c) => c.name === container.name)
 		if (status?.state.state !== 'running') return
 		const target = targetOf(pod, container, context.plan(pod, container), wired, runCommand)
-		const result = await runHook(hook, target, clock, signal, (text) =>
-			recorder?.record(kubeletComponent, pod, 'Normal', 'PreStopHookSkipped', `Container ${container.name}: ${text}`),
-		)
-		if (result.ok) return
-		const text = `PreStopHook failed: ${result.text ?? ''}`
-		recorder?.record(kubeletComponent, pod, 'Warning', 'FailedPreStopHook', text)
-	}
-
-	function recorderKilling(): void {
-		if (!inApi) return
-		for (const container of pod.spec?.containers ?? []) {
-			recorder?.record(kubeletComponent, pod, 'Normal', 'Killing', `Stopping container ${container.name}`)
-		}
+		const skipped = (why: string) => events.preStopSkipped(pod, container, why)
+		const result = await runHook(hook, target, clock, signal, skipped)
+		if (!result.ok) events.preStopFailed(pod, result.text ?? '')
 	}
 
 	return {
