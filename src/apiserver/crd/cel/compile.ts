@@ -1,9 +1,22 @@
 // From a CEL expression to a function: types are checked on the way, as cel-go does, so that a rule that cannot be right
 // is refused with its CustomResourceDefinition and not when an object meets it.
 
-import { type Budget, type Functions, isOf, type Overload } from './functions.ts'
+import type { Budget, Functions, Overload } from './functions.ts'
 import { parse } from './parse.ts'
-import { type Frame, fieldOf, itemOf, type Loop, makeList, makeMap, type Run, runLoop, spend } from './run.ts'
+import {
+	callFitting,
+	callOf,
+	eitherDecides,
+	type Frame,
+	fieldOf,
+	itemOf,
+	type Loop,
+	makeList,
+	makeMap,
+	type Run,
+	runLoop,
+	spend,
+} from './run.ts'
 import { CelCompileError, type Expr, qualifiedName } from './syntax.ts'
 import { type Bindings, bind, fits, hasDyn, join, printType, sameType, type Type, typeNames, types } from './types.ts'
 import { CelError, MapValue, none, Optional, TypeName, Uint, type Value } from './values.ts'
@@ -308,23 +321,7 @@ class Compiler {
 		const name = expr.kind === 'and' ? '_&&_' : '_||_'
 		const left = this.#wantBool(expr.left, scope, name)
 		const right = this.#wantBool(expr.right, scope, name)
-		// One side that decides is enough, even if the other one fails.
-		const decides = expr.kind === 'or'
-		return {
-			type: types.bool,
-			run(frame) {
-				let failure: CelError | undefined
-				try {
-					if (left(frame) === decides) return decides
-				} catch (e) {
-					if (!(e instanceof CelError)) throw e
-					failure = e
-				}
-				const other = right(frame)
-				if (other === decides || failure === undefined) return other
-				throw failure
-			},
-		}
+		return { type: types.bool, run: eitherDecides(left, right, expr.kind === 'or') }
 	}
 
 	/** `mixed`: its items need not be of one type. */
@@ -465,47 +462,10 @@ class Compiler {
 			)
 		const type = found.every(({ result }) => sameType(result, only.result)) ? only.result : types.dyn
 		const runs = args.map((arg) => arg.run)
-		const [one, two] = runs
 		// What is known to fit needs no look at the values.
-		if (found.length === 1 && !args.some((arg) => hasDyn(arg.type))) {
-			const { call } = only.overload
-			if (runs.length === 1)
-				return {
-					type,
-					run(frame) {
-						spend(frame, 1)
-						return call([one!(frame)], frame.budget)
-					},
-				}
-			if (runs.length === 2)
-				return {
-					type,
-					run(frame) {
-						spend(frame, 1)
-						return call([one!(frame), two!(frame)], frame.budget)
-					},
-				}
-			return {
-				type,
-				run(frame) {
-					spend(frame, 1)
-					return call(
-						runs.map((run) => run(frame)),
-						frame.budget,
-					)
-				},
-			}
-		}
-		return {
-			type,
-			run(frame) {
-				spend(frame, 1)
-				const values = runs.map((run) => run(frame))
-				for (const { overload } of found)
-					if (overload.args.every((formal, i) => isOf(values[i]!, formal))) return overload.call(values, frame.budget)
-				throw new CelError('no such overload')
-			},
-		}
+		const isKnown = found.length === 1 && !args.some((arg) => hasDyn(arg.type))
+		const overloads = found.map(({ overload }) => overload)
+		return { type, run: isKnown ? callOf(only.overload, runs) : callFitting(overloads, runs) }
 	}
 
 	#noOverload(at: number, name: string, args: readonly Type[], member = false): never {

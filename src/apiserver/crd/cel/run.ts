@@ -1,6 +1,6 @@
-// What compiled expressions do when they run: reading fields and items, going through lists and maps, counting the work.
+// What compiled expressions do when they run: reading fields and items, calling functions, going through lists and maps, counting the work.
 
-import type { Budget } from './functions.ts'
+import { type Budget, isOf, type Overload } from './functions.ts'
 import type { LoopForm } from './syntax.ts'
 import {
 	CelBudgetError,
@@ -49,6 +49,59 @@ export function itemOf(target: Value, index: Value, soft: boolean): Value | unde
 		throw new CelError(`no such key: ${String(key)}`)
 	}
 	throw new CelError('no such overload')
+}
+
+/** `a && b`, `a || b`: one side that is what `decides` is enough, even if the other one fails. */
+export function eitherDecides(
+	left: (frame: Frame) => boolean,
+	right: (frame: Frame) => boolean,
+	decides: boolean,
+): Run {
+	return (frame) => {
+		let failure: CelError | undefined
+		try {
+			if (left(frame) === decides) return decides
+		} catch (e) {
+			if (!(e instanceof CelError)) throw e
+			failure = e
+		}
+		const other = right(frame)
+		if (other === decides || failure === undefined) return other
+		throw failure
+	}
+}
+
+/** A function whose arguments are known to fit. */
+export function callOf({ call }: Overload, args: readonly Run[]): Run {
+	const [one, two] = args
+	if (args.length === 1)
+		return (frame) => {
+			spend(frame, 1)
+			return call([one!(frame)], frame.budget)
+		}
+	if (args.length === 2)
+		return (frame) => {
+			spend(frame, 1)
+			return call([one!(frame), two!(frame)], frame.budget)
+		}
+	return (frame) => {
+		spend(frame, 1)
+		return call(
+			args.map((arg) => arg(frame)),
+			frame.budget,
+		)
+	}
+}
+
+/** The first of the functions of one name that takes what the arguments turn out to be. */
+export function callFitting(overloads: readonly Overload[], args: readonly Run[]): Run {
+	return (frame) => {
+		spend(frame, 1)
+		const values = args.map((arg) => arg(frame))
+		for (const overload of overloads)
+			if (overload.args.every((formal, i) => isOf(values[i]!, formal))) return overload.call(values, frame.budget)
+		throw new CelError('no such overload')
+	}
 }
 
 /** `[a, ?b]` */
