@@ -83,6 +83,8 @@ export interface AgentLoop {
 	waitApplied(test: (model: NetworkModel) => boolean, signal: AbortSignal): Promise<void>
 	/** Reads every node back and repairs it now. */
 	repair(): Promise<void>
+	/** Brings every node to its model again, since something beside the model is another. Rejects when a node refuses. */
+	bringAgain(): Promise<void>
 	/** Changes the data plane that carries Services on every node. Where one refuses all go back, and it throws why. */
 	setServiceProxy(mode: ServiceProxyMode): Promise<void>
 	read(node: NodeName): Promise<NodePrograms>
@@ -108,6 +110,8 @@ interface NodeState {
 	failures: number
 	/** Read back before the next pass. */
 	repair: boolean
+	/** Bring it to the model once more, even if that is the same. */
+	again: boolean
 	waiting: Waiting[]
 	/** What the node answers about itself, from its first good pass on. */
 	server?: NodeServer
@@ -134,7 +138,7 @@ export function createAgentLoop(options: {
 	const nodes = new Map<NodeName, NodeState>(
 		[...options.nodes].map(([name, planes]) => [
 			name,
-			{ name, planes, attachments: emptyTable(), done: 0, failures: 0, repair: false, waiting: [] },
+			{ name, planes, attachments: emptyTable(), done: 0, failures: 0, repair: false, again: false, waiting: [] },
 		]),
 	)
 	/** Counts changes; a pass covers those up to the number at its start. */
@@ -203,7 +207,9 @@ export function createAgentLoop(options: {
 				const planes = await node.planes.repair()
 				if (planes.length > 0) events.drifted?.(node.name, planes)
 			}
-			if (node.model !== model || node.appliedAttachments !== attachments || node.failures > 0) {
+			const { again } = node
+			node.again = false
+			if (again || node.model !== model || node.appliedAttachments !== attachments || node.failures > 0) {
 				await node.planes.bring(model, attachments)
 				node.model = model
 				node.appliedAttachments = attachments
@@ -322,6 +328,11 @@ export function createAgentLoop(options: {
 			for (const node of nodes.values()) node.repair = true
 			const at = changed()
 			await Promise.allSettled([...nodes.values()].map((node) => waitFor(node, at)))
+		},
+		async bringAgain() {
+			for (const node of nodes.values()) node.again = true
+			const at = changed()
+			await Promise.all([...nodes.values()].map((node) => waitFor(node, at)))
 		},
 		async setServiceProxy(mode) {
 			const done: NodeState[] = []

@@ -18,6 +18,7 @@ import type { NftChange } from '../linux/nft/change.ts'
 import { readProgram } from '../linux/nft/read.ts'
 import { openNftSocket } from '../linux/nft/transaction.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
+import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import { createFlowReader } from './flows.ts'
 import { type NodeAttachments, NodeFailure, type NodePlanes } from './loop.ts'
 import { createNodeMetrics } from './metrics.ts'
@@ -35,6 +36,8 @@ export interface NodePlanesOptions {
 	readonly clock: Clock
 	/** Default: nftables. */
 	readonly serviceProxy?: ServiceProxyMode
+	/** How policies are enforced: asked at each pass. Absent: as the default profile does. */
+	readonly policies?: () => { readonly profile: PolicyProfile; readonly cutEstablished: boolean }
 	/** A change of the service proxy was cut off: whatever is left of the others goes with the first pass. */
 	readonly cleanOthers?: boolean
 	/** Something beside the programs does not work. */
@@ -79,6 +82,12 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		netns,
 		uplink: options.uplink,
 		local: () => guarded,
+		get profile() {
+			return options.policies?.().profile ?? policyProfiles.default
+		},
+		get cutEstablished() {
+			return options.policies?.().cutEstablished ?? false
+		},
 		get log() {
 			return flows.log
 		},

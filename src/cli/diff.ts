@@ -1,6 +1,7 @@
 // `podwire diff OLD NEW`: what a change of manifests means for who can talk to whom.
 
 import { originText } from '../model/origin.ts'
+import { policyProfiles } from '../model/policy-profile.ts'
 import { type Difference, differenceCells, differences, type Side, summaryText } from '../reach/diff.ts'
 import { Reach } from '../reach/engine.ts'
 import { endDocument, extentDocument } from '../reach/output/document.ts'
@@ -10,7 +11,8 @@ import { endName, type RowEnd } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type CommonOptions, readCount } from './options.ts'
 import { formatOf, printDocument } from './output.ts'
-import { profileOf, readCluster } from './reach-cluster.ts'
+import { profileOf } from './policy-profile.ts'
+import { readCluster } from './reach-cluster.ts'
 
 export interface DiffOptions extends CommonOptions {
 	readonly namespace?: string
@@ -31,7 +33,7 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 		)
 	const format = formatOf(options.output, formats)
 	const limit = readCount('--limit', options.limit, { min: 1, max: 1_000_000, fallback: 10_000 })
-	const profile = profileOf(options.policyProfile)
+	const profile = profileOf(options.policyProfile) ?? policyProfiles.default
 	if (before === '-' && after === '-')
 		throw new CommandError(exit.usage, 'Only one of OLD and NEW can be standard input')
 	// One after the other: both may want the same standard input and the same terminal line.

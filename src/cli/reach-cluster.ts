@@ -6,11 +6,10 @@ import type { KubeObject } from '../kube/objects/meta.ts'
 import { resourceOf } from '../kube/resources.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
-import { isProfileName, type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
+import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import type { ClusterState } from '../model/state.ts'
 import { backendsOf, type IngressBackend } from '../reach/ingresses.ts'
 import { collectState } from '../trace/collect.ts'
-import { CommandError, exit } from './exit.ts'
 import type { ClusterOptions } from './options.ts'
 import { progressOn } from './output.ts'
 import { openCluster } from './source.ts'
@@ -19,6 +18,8 @@ export interface ReachCluster {
 	readonly state: ClusterState
 	readonly model: NetworkModel
 	readonly ingresses: readonly IngressBackend[]
+	/** How the cluster itself reads what the API of policies leaves open. */
+	readonly policyProfile: PolicyProfile
 	/** Objects of the kinds asked for, by kind. */
 	readonly others: ReadonlyMap<string, readonly KubeObject[]>
 }
@@ -55,20 +56,10 @@ export async function readCluster(
 		progress.done()
 		for (const text of lacking) process.stderr.write(`podwire: not readable: ${text}\n`)
 		const model = build(state)
-		return { state, model, ingresses: backendsOf(model, state, others.get('Ingress') ?? []), others }
+		const ingresses = backendsOf(model, state, others.get('Ingress') ?? [])
+		return { state, model, ingresses, policyProfile: cluster.policyProfile ?? policyProfiles.default, others }
 	} finally {
 		progress.done()
 		await cluster.close()
 	}
-}
-
-/** Reads --policy-profile. Throws CommandError (usage) on another word. */
-export function profileOf(text: string | undefined): PolicyProfile {
-	if (text === undefined) return policyProfiles.default
-	if (isProfileName(text)) return policyProfiles[text]
-	throw new CommandError(
-		exit.usage,
-		`Unknown policy profile ${JSON.stringify(text)}`,
-		`use one of: ${Object.keys(policyProfiles).join(', ')}`,
-	)
 }

@@ -15,7 +15,8 @@ import { endName, type ReachRow, type RowEnd, rowsOf } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type ClusterOptions, readCount } from './options.ts'
 import { formatOf, printDocument } from './output.ts'
-import { profileOf, readCluster } from './reach-cluster.ts'
+import { profileOf } from './policy-profile.ts'
+import { readCluster } from './reach-cluster.ts'
 
 export interface ReachOptions extends Omit<ClusterOptions, 'namespace'> {
 	readonly namespace?: string
@@ -44,8 +45,12 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 		throw new CommandError(exit.usage, '--query asks for one flow: --exposure, --from and --to do not go with it')
 	const format = formatOf(options.output, formats)
 	const limit = readCount('--limit', options.limit, { min: 1, max: 10_000_000, fallback: 100_000 })
-	const profile = profileOf(options.policyProfile)
-	const { model, ingresses } = await readCluster({ ...options, namespace: options.namespace ?? 'default' })
+	const asked = profileOf(options.policyProfile)
+	const { model, ingresses, policyProfile } = await readCluster({
+		...options,
+		namespace: options.namespace ?? 'default',
+	})
+	const profile = asked ?? policyProfile
 	const engine = new Reach({ model, profile })
 	const parties = partiesOf(model, engine)
 

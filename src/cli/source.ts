@@ -4,6 +4,7 @@ import type { NodeAgentApi } from '../agent/protocol.ts'
 import { isFailure } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import type { KubeObject } from '../kube/objects/meta.ts'
+import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import { type ClusterConfig, isStateKind, type ObjectSource, stateKinds } from '../model/state.ts'
 import { applyItems, type Ignored, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
@@ -18,6 +19,8 @@ export interface Cluster {
 	readonly sources?: Readonly<Record<string, ObjectSource>>
 	/** Objects of the manifests that the model reads and this API does not have: nobody brought their definition. */
 	readonly objects?: readonly KubeObject[]
+	/** How it reads what the API of policies leaves open; undefined: nobody knows. */
+	readonly policyProfile?: PolicyProfile
 	/** The nodes' agents, or why there are none. */
 	readonly agent: NodeAgentApi | { readonly absent: string }
 	close(): Promise<void>
@@ -69,6 +72,7 @@ async function openLab(options: ClusterOptions): Promise<Cluster> {
 	return {
 		client: createKubeClient(client.transport),
 		config: clusterConfigOf(lab.ipFamily),
+		policyProfile: policyProfiles[lab.policies.profile],
 		sources: await client.getSources(),
 		agent:
 			lab.dataplane === 'kernel'

@@ -38,6 +38,10 @@ function labText(lab: LabStatus, wide: boolean): string {
 			? `paper (${lab.whyPaper ?? 'asked for'})`
 			: `kernel, by ${lab.rights}; Services by ${lab.serviceProxy ?? 'none yet'}`
 	lines.push(`  data plane  ${plane}`)
+	const { profile, cutEstablished } = lab.policies
+	lines.push(
+		`  policies    profile ${profile}, ${cutEstablished ? 'for established connections, too' : 'for new connections'}`,
+	)
 	lines.push(`  API server  ${lab.api ?? 'not answering yet'}`)
 	lines.push(`  IP family   ${lab.ipFamily}`)
 	lines.push(

@@ -5,7 +5,7 @@ import { isFailure } from '../base/failure.ts'
 import type { Protocol } from '../base/packet.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
-import { isProfileName, type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
+import type { PolicyProfile } from '../model/policy-profile.ts'
 import { collectState } from '../trace/collect.ts'
 import type { TraceReport, TraceReportList } from '../trace/report.ts'
 import { type TraceInput, traceFlow } from '../trace/run.ts'
@@ -15,6 +15,7 @@ import type { Flow } from '../walk/trace.ts'
 import { CommandError, exit } from './exit.ts'
 import { type ClusterOptions, readDuration } from './options.ts'
 import { outputFormat, paint, printDocument, progressOn, styleFor } from './output.ts'
+import { profileOf } from './policy-profile.ts'
 import { openCluster } from './source.ts'
 
 interface TraceOptions extends ClusterOptions {
@@ -29,10 +30,11 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 	if (from === undefined || to === undefined) throw new CommandError(exit.usage, 'trace takes two ends: FROM TO[:PORT]')
 	const format = outputFormat(options.output)
 	const protocol = readProtocol(options.protocol)
-	const policyProfile = readProfile(options.policyProfile, options.filename.length > 0)
+	const asked = readProfile(options.policyProfile, options.filename.length > 0)
 	const timeout = readDuration(options.timeout, 2_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
 	const cluster = await openCluster(options, progress)
+	const policyProfile = asked ?? cluster.policyProfile
 	try {
 		progress.say('reading the cluster')
 		const { state, missing } = await collectState(cluster.client, {
@@ -109,20 +111,14 @@ function readProtocol(text: string | undefined): Protocol | undefined {
 
 /** A lab enforces policies in its own way; only manifests can be read as another implementation would. */
 function readProfile(text: string | undefined, manifests: boolean): PolicyProfile | undefined {
-	if (text === undefined) return undefined
-	if (!isProfileName(text))
-		throw new CommandError(
-			exit.usage,
-			`Unknown policy profile ${JSON.stringify(text)}`,
-			`use ${Object.keys(policyProfiles).join(', ')}`,
-		)
-	if (!manifests)
+	const profile = profileOf(text)
+	if (profile !== undefined && !manifests)
 		throw new CommandError(
 			exit.usage,
 			'--policy-profile reads manifests: a cluster decides as it does',
-			'give them by -f',
+			'give them by -f; podwire up --policy-profile changes a lab',
 		)
-	return policyProfiles[text]
+	return profile
 }
 
 /** The worst of all flows: one that was not delivered before one that could not be told. */

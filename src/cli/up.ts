@@ -5,6 +5,7 @@ import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
 import type { LabIpFamily } from '../lab/ip-family.ts'
+import type { PolicyChoice } from '../lab/policy-settings.ts'
 import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
@@ -14,6 +15,7 @@ import { defaultName, givenName } from './lab.ts'
 import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
 import { type CommonOptions, readCount, readDuration, readIpFamily } from './options.ts'
 import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
+import { profileOf } from './policy-profile.ts'
 import { readServiceProxyChoice } from './proxy.ts'
 import { type Readiness, waitReady } from './ready.ts'
 import { packageVersion } from './version.ts'
@@ -24,6 +26,9 @@ interface UpOptions extends CommonOptions {
 	readonly dataplane?: string
 	readonly ipFamily?: string
 	readonly serviceProxy?: string
+	readonly policyProfile?: string
+	/** false by --no-cut-established; undefined: neither was said. */
+	readonly cutEstablished?: boolean
 	readonly namespace: string
 	readonly config?: string
 	/** false by --no-kubeconfig. */
@@ -45,6 +50,7 @@ export async function up(options: UpOptions): Promise<number> {
 	const dataplane = readDataplane(options.dataplane)
 	const ipFamily = readIpFamily(options.ipFamily)
 	const serviceProxy = options.serviceProxy === undefined ? undefined : readServiceProxyChoice(options.serviceProxy)
+	const policies = readPolicyChoice(options)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
 	const warn = (text: string) => {
@@ -58,7 +64,7 @@ export async function up(options: UpOptions): Promise<number> {
 	const loaded = await reading
 	const config = await loadConfig(options.config)
 
-	const lab = await start({ name, nodes, dataplane, ipFamily, serviceProxy, config, progress, warn })
+	const lab = await start({ name, nodes, dataplane, ipFamily, serviceProxy, policies, config, progress, warn })
 	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
 		warn(
 			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
@@ -122,6 +128,15 @@ function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined
 	throw new CommandError(exit.usage, `Unknown data plane ${JSON.stringify(text)}`, 'use kernel or paper')
 }
 
+/** undefined: nothing is asked for. */
+function readPolicyChoice({ policyProfile, cutEstablished }: UpOptions): PolicyChoice | undefined {
+	if (policyProfile === undefined && cutEstablished === undefined) return undefined
+	return {
+		...(policyProfile === undefined ? {} : { profile: profileOf(policyProfile).name }),
+		...(cutEstablished === undefined ? {} : { cutEstablished }),
+	}
+}
+
 async function loadConfig(path: string | undefined): Promise<LabConfig> {
 	const file = path ?? (existsSync('podwire.yaml') ? 'podwire.yaml' : undefined)
 	if (file === undefined) return emptyConfig
@@ -139,11 +154,12 @@ async function start(input: {
 	dataplane: 'kernel' | 'paper' | undefined
 	ipFamily: LabIpFamily | undefined
 	serviceProxy: ServiceProxyChoice | undefined
+	policies: PolicyChoice | undefined
 	config: LabConfig
 	progress: Progress
 	warn: (text: string) => void
 }): Promise<LabHandle> {
-	const { name, nodes, dataplane, ipFamily, serviceProxy, config, progress, warn } = input
+	const { name, nodes, dataplane, ipFamily, serviceProxy, policies, config, progress, warn } = input
 	try {
 		return await startLab({
 			name,
@@ -153,6 +169,7 @@ async function start(input: {
 			...(dataplane === undefined ? {} : { dataplane }),
 			...(ipFamily === undefined ? {} : { ipFamily }),
 			...(serviceProxy === undefined ? {} : { serviceProxy }),
+			...(policies === undefined ? {} : { policies }),
 			onEvent(event) {
 				if (event.event === 'progress') progress.say(event.text)
 				else if (event.event === 'warning') warn(event.text)

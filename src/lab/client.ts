@@ -13,6 +13,7 @@ import type { LabConfig } from './config.ts'
 import type { Sources } from './control.ts'
 import { unixTransport } from './http.ts'
 import { labPaths } from './paths.ts'
+import type { PolicyChoice } from './policy-settings.ts'
 import type { ServiceProxyChoice } from './service-proxy.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
@@ -40,6 +41,8 @@ export interface LabClient {
 	startNode(node: string): Promise<void>
 	/** Changes the data plane that carries Services. Throws Failure Unsupported with the reason. */
 	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
+	/** How policies are enforced from now on. Throws Failure Unavailable while the lab starts, or what a node refused. */
+	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
 	stop(): Promise<void>
 }
@@ -155,6 +158,9 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		},
 		async setServiceProxy(mode) {
 			await call('PUT', '/service-proxy', { mode })
+		},
+		async putPolicies(choice) {
+			await call('PUT', '/policies', choice)
 		},
 		async stop() {
 			await call('POST', '/stop')

@@ -14,6 +14,7 @@ import type { OwnContext } from '../kube/kubeconfig.ts'
 import { toJson } from '../linux/nft/program.ts'
 import type { ObjectSource } from '../model/state.ts'
 import type { LabConfig } from './config.ts'
+import type { PolicyChoice } from './policy-settings.ts'
 import type { ServiceProxyChoice } from './service-proxy.ts'
 import type { LabEvent, LabStatus } from './status.ts'
 
@@ -42,6 +43,8 @@ export interface ControlHandlers {
 	setNode(name: string, running: boolean): Promise<void>
 	/** Changes the data plane that carries Services, on every node. Throws Failure Unsupported, Unavailable. */
 	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
+	/** Enforces policies in another way, on every node; what is absent stays. Throws Failure CannotWrite, or what a node refused. */
+	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
 	stop(): Promise<void>
 }
@@ -127,6 +130,9 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			await handlers.setServiceProxy(mode)
 			return sendJson(response, 200, {})
 		}
+		case 'PUT /policies':
+			await handlers.putPolicies((await readJson(message)) as PolicyChoice)
+			return sendJson(response, 200, {})
 		case 'POST /stop':
 			await handlers.stop()
 			return sendJson(response, 200, {})

@@ -3,6 +3,7 @@
 import type { LabConfig } from './config.ts'
 import type { LabIpFamily } from './ip-family.ts'
 import type { LabPaths } from './paths.ts'
+import type { PolicyChoice } from './policy-settings.ts'
 import type { ServiceProxyChoice } from './service-proxy.ts'
 
 export interface DaemonOptions {
@@ -17,6 +18,8 @@ export interface DaemonOptions {
 	readonly ipFamily: LabIpFamily
 	/** Asked for; undefined: as the lab had it, else the default. */
 	readonly serviceProxy?: ServiceProxyChoice
+	/** Asked for; what is absent stays as the lab has it. */
+	readonly policies?: PolicyChoice
 	readonly config: LabConfig
 	readonly version: string
 }

@@ -20,6 +20,7 @@ import { createAgentApi, type LabKernel, podNetnsOf, startKernel } from './kerne
 import { createKubeletApi, paperKubeletApi } from './kubelet/exec.ts'
 import { labNodes } from './kubelet/nodes.ts'
 import { createPaperRuntime, type PodRuntime } from './kubelet/runtime.ts'
+import { policyModeOf, policyStatusOf, settlePolicySettings } from './policy-settings.ts'
 import { identifyProcess } from './process-identity.ts'
 import { bootId, writeRecord } from './record.ts'
 import {
@@ -59,6 +60,7 @@ export async function runDaemon(
 	let api: LabApi | undefined
 	let sources = readSources(paths.sources)
 	let { config } = options
+	let policies = settlePolicySettings(paths, options.policies ?? {})
 	const stopped = Promise.withResolvers<void>()
 	let stopping: Promise<void> | undefined
 	const ended = new AbortController()
@@ -118,6 +120,10 @@ export async function runDaemon(
 			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
 		setServiceProxy: (choice) => setServiceProxy(choice),
+		async putPolicies(choice) {
+			policies = settlePolicySettings(paths, choice)
+			await cluster?.loop?.bringAgain()
+		},
 		flows(query, signal) {
 			if (kernel === undefined) {
 				const why = dataplane === 'paper' ? 'the data plane is on paper: nothing flows' : 'the lab is still starting'
@@ -158,6 +164,7 @@ export async function runDaemon(
 			...(whyPaper === undefined ? {} : { whyPaper }),
 			...(proxy === undefined ? {} : { serviceProxy: proxy.mode }),
 			ipFamily: options.ipFamily,
+			policies: policyStatusOf(policies),
 			rights: options.rights,
 			nodes: nodes.map((node) => {
 				const object = cluster?.view.informer('nodes').store.get(node.name)
@@ -241,6 +248,7 @@ export async function runDaemon(
 					onFailure,
 					replaced,
 					proxy,
+					policies: () => policyModeOf(policies),
 					say: (text) => events.progress(text),
 				})
 			} catch (e) {

@@ -20,6 +20,7 @@ import type { FamilyNetworks } from './ip-family.ts'
 import type { LabNode } from './kubelet/nodes.ts'
 import { createRuntime } from './kubelet/runtime.ts'
 import type { LabPaths } from './paths.ts'
+import type { PolicyMode } from './policy-settings.ts'
 import type { Underlay } from './underlay.ts'
 
 export interface LabKernel {
@@ -47,6 +48,8 @@ export async function startKernel(options: {
 	/** Another workloads process runs now. */
 	readonly replaced: () => void
 	readonly proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean }
+	/** Asked whenever the nodes are brought to a model. */
+	readonly policies: () => PolicyMode
 	readonly say: (text: string) => void
 }): Promise<LabKernel> {
 	const { paths, nodes, networks, onFailure, replaced, proxy, say } = options
@@ -86,6 +89,7 @@ export async function startKernel(options: {
 				clock: systemClock,
 				serviceProxy: proxy.mode,
 				cleanOthers: proxy.unfinished,
+				policies: options.policies,
 				onFailure,
 			}),
 		]),

@@ -19,6 +19,8 @@ export interface LabPaths {
 	readonly nodes: string
 	/** Which data plane carries Services. */
 	readonly serviceProxy: string
+	/** How policies are enforced where their API leaves a choice. */
+	readonly policies: string
 	/** IPv4, IPv6 or both. */
 	readonly ipFamily: string
 	/** Keys and certificates of the API server. */
@@ -94,6 +96,7 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		sources: join(state, 'sources.json'),
 		nodes: join(state, 'nodes'),
 		serviceProxy: join(state, 'service-proxy'),
+		policies: join(state, 'policies.json'),
 		ipFamily: join(state, 'ip-family'),
 		pki: join(state, 'pki'),
 		record: join(runtime, 'lab.json'),

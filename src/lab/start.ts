@@ -24,6 +24,7 @@ import { defaultIpFamily, type LabIpFamily, readIpFamily, settleIpFamily } from 
 import { keepLine } from './kept.ts'
 import { checkLabName, compileCacheFolder, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
 import { labMark } from './pod-process.ts'
+import { type PolicyChoice, policyStatusOf, readPolicySettings } from './policy-settings.ts'
 import {
 	findMarkedProcesses,
 	identifyProcess,
@@ -47,6 +48,8 @@ export interface StartOptions {
 	readonly ipFamily?: LabIpFamily
 	/** Absent: as the lab had it, else nftables. A running lab keeps what it has. */
 	readonly serviceProxy?: ServiceProxyChoice
+	/** How policies are enforced. What is absent stays as the lab has it; a running lab changes. */
+	readonly policies?: PolicyChoice
 	readonly config: LabConfig
 	readonly version: string
 	readonly onEvent?: (event: LabEvent) => void
@@ -77,7 +80,9 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 			try {
 				const running = await waitRunning(paths, options, undefined)
 				await running.client.putConfig(options.config)
-				return { ...running, created: false }
+				if (options.policies === undefined) return { ...running, created: false }
+				await running.client.putPolicies(options.policies)
+				return { ...running, status: await running.client.status(), created: false }
 			} catch (e) {
 				// It was just ending: then another goes on where it stopped.
 				if ((await waitForEnd([record.daemon], 2_000)).length > 0) throw e
@@ -123,6 +128,7 @@ async function spawnDaemon(
 		forced: options.dataplane !== undefined,
 		ipFamily: options.ipFamily,
 		...(options.serviceProxy === undefined ? {} : { serviceProxy: options.serviceProxy }),
+		...(options.policies === undefined ? {} : { policies: options.policies }),
 		rights: rights.rights,
 		config: options.config,
 		version: options.version,
@@ -302,6 +308,7 @@ export async function labStatus(name: string): Promise<LabStatus | undefined> {
 		dataplane: record?.dataplane ?? 'kernel',
 		ipFamily: readIpFamily(paths) ?? defaultIpFamily,
 		rights: record?.rights ?? 'none',
+		policies: policyStatusOf(readPolicySettings(paths)),
 		nodes: [],
 		podCidrs: [],
 		serviceCidrs: [],

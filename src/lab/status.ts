@@ -1,6 +1,7 @@
 // What a lab says of itself. Plain data: it crosses the control socket as JSON and is printed by `podwire status`.
 
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { ProfileName } from '../model/policy-profile.ts'
 import type { LabIpFamily } from './ip-family.ts'
 
 export type LabPhase = 'starting' | 'running' | 'stopping' | 'crashed'
@@ -17,6 +18,8 @@ export interface LabStatus {
 	readonly serviceProxy?: ServiceProxyMode
 	/** The families of every address of the lab. */
 	readonly ipFamily: LabIpFamily
+	/** How policies are enforced where their API leaves a choice. */
+	readonly policies: PolicyStatus
 	/** With what rights the kernel is used. */
 	readonly rights: 'root' | 'user namespace' | 'none'
 	readonly nodes: readonly LabNodeStatus[]
@@ -32,6 +35,12 @@ export interface LabStatus {
 	readonly trouble: readonly string[]
 	readonly stateFolder: string
 	readonly runtimeFolder: string
+}
+
+export interface PolicyStatus {
+	readonly profile: ProfileName
+	/** Connections that a policy no longer allows are cut; otherwise policies are for new ones. */
+	readonly cutEstablished: boolean
 }
 
 export interface LabNodeStatus {
