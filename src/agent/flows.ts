@@ -256,16 +256,17 @@ export function createFlowReader(options: {
 		tell(event)
 	}
 
-	function tellConnection({ event, connection, counted }: ConnectionEvent, now: number): void {
+	function tellConnection({ event, connection, counted, icmp }: ConnectionEvent, now: number): void {
 		const { original, reply } = connection
 		const source = names.endOf(original.source)
 		const destination = names.endOf(reply.source)
 		if (source.pod === undefined && destination.pod === undefined) return
-		const direction = names.isLocal(source)
-			? ('EGRESS' as const)
-			: names.isLocal(destination)
-				? ('INGRESS' as const)
-				: ('TRAFFIC_DIRECTION_UNKNOWN' as const)
+		const direction =
+			names.isLocal(source) || source.name === `node/${node}`
+				? ('EGRESS' as const)
+				: names.isLocal(destination)
+					? ('INGRESS' as const)
+					: ('TRAFFIC_DIRECTION_UNKNOWN' as const)
 		const { protocol } = original
 		const translated = original.destination !== reply.source || original.destinationPort !== reply.sourcePort
 		const asked = { ip: original.destination, port: original.destinationPort }
@@ -278,7 +279,7 @@ export function createFlowReader(options: {
 			protocolNumber: protocol === 'ICMP' && six ? 58 : 0,
 			sourcePort: original.sourcePort,
 			destinationPort: protocol === 'ICMP' ? 0 : reply.sourcePort,
-			...(protocol === 'ICMP' ? { icmp: { type: six ? 128 : 8, code: 0 } } : {}),
+			...(protocol === 'ICMP' ? { icmp: icmp ?? { type: six ? 128 : 8, code: 0 } } : {}),
 			length: 0,
 		}
 		tell(

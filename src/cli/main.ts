@@ -199,7 +199,7 @@ common(
 	program
 		.command('observe')
 		.description('the flows of a lab, live: what is allowed, what is denied, and by which policy'),
-	'compact (default), wide, json, jsonl or yaml',
+	'compact (default), wide, json, jsonl (or jsonpb) or yaml',
 )
 	.option('-n, --namespace <name>', 'only flows with an end in this namespace')
 	.option(
@@ -216,6 +216,8 @@ common(
 	.option('--last <n>', 'the last so many of what is remembered (default 20; with --follow 0)')
 	.option('-f, --follow', 'what comes as well, until interrupted')
 	.option('--ended', 'also the end of connections, with packets and bytes where the node counts them')
+	.option('--kubeconfig <file>', 'a live cluster: has no agents to ask yet, exit 3')
+	.option('--context <name>', 'a context of the kubeconfig: the same')
 	.addHelpText(
 		'after',
 		`
@@ -225,7 +227,8 @@ Examples:
   podwire observe -f -n shop --to svc/db -o jsonl    as Hubble's exporter writes it
 
 Denied flows are always remembered, allowed ones only while somebody observes.
-Exit codes: 0 done (also by an interrupt, or by the end of the lab), 2 usage, 3 no kernel to ask.`,
+Exit codes: 0 done (also by an interrupt, or by podwire down), 2 usage, 3 no kernel to ask (a lab on paper, a live
+cluster), or the lab was killed.`,
 	)
 	.action(run(async () => (await import('./observe.ts')).observe))
 

@@ -12,6 +12,7 @@ import { type EndSelector, type FlowFilter, parseEnd } from '../agent/flow-filte
 import { isFailure } from '../base/failure.ts'
 import { logRate } from '../dataplane/policy/log.ts'
 import { labClient } from '../lab/client.ts'
+import { listLabs } from '../lab/start.ts'
 import { originText } from '../model/origin.ts'
 import { CommandError, exit } from './exit.ts'
 import { findLab } from './lab.ts'
@@ -31,9 +32,12 @@ export interface ObserveOptions extends CommonOptions {
 	readonly last?: string
 	readonly follow?: boolean
 	readonly ended?: boolean
+	readonly kubeconfig?: string
+	readonly context?: string
 }
 
-const formats = ['compact', 'wide', 'json', 'jsonl', 'yaml'] as const
+/** `jsonpb` is Hubble's word for lines of JSON. */
+const formats = ['compact', 'wide', 'json', 'jsonl', 'jsonpb', 'yaml'] as const
 
 /** As many as Hubble shows where nobody says how many. */
 const defaultLast = 20
@@ -41,6 +45,7 @@ const defaultLast = 20
 /** Exit codes: 0 done, also without a flow; 2 usage; 3 no kernel to ask, or the lab ended under the question. */
 export async function observe(options: ObserveOptions): Promise<number> {
 	const format = formatOf(options.output, formats)
+	refuseLive(options)
 	const follow = options.follow === true
 	if (follow && (format === 'json' || format === 'yaml'))
 		throw new CommandError(
@@ -77,7 +82,7 @@ export async function observe(options: ObserveOptions): Promise<number> {
 		for await (const message of labClient(lab.name).flows(query, abort.signal)) {
 			if (!isLost(message)) told++
 			if (format === 'json' || format === 'yaml') collected.push(message)
-			else if (format === 'jsonl') await write(`${JSON.stringify(message)}\n`)
+			else if (format === 'jsonl' || format === 'jsonpb') await write(`${JSON.stringify(message)}\n`)
 			else if (!isLost(message)) await write(`${flowLine(message, { wide: format === 'wide', style })}\n`)
 			else if (options.quiet !== true) process.stderr.write(`podwire: ${lostText(message)}\n`)
 		}
@@ -87,6 +92,12 @@ export async function observe(options: ObserveOptions): Promise<number> {
 	} finally {
 		for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupted)
 	}
+	if (follow && !abort.signal.aborted && (await hasCrashed(lab.name)))
+		throw new CommandError(
+			exit.unknown,
+			`Lab ${JSON.stringify(lab.name)} ended without podwire down: what its nodes do from now on is not told`,
+			`podwire up --name ${lab.name} goes on with it`,
+		)
 	if (format === 'json' || format === 'yaml') {
 		printDocument(format, {
 			apiVersion: 'podwire.dev/v1alpha1',
@@ -108,6 +119,30 @@ export async function observe(options: ObserveOptions): Promise<number> {
 			abort.signal.addEventListener('abort', () => resolve(), { once: true })
 		})
 	}
+}
+
+/** On a live cluster nobody reads the kernels of the nodes for us: the agent runs in labs only. */
+function refuseLive({ kubeconfig, context, name }: ObserveOptions): void {
+	if (name !== undefined || (kubeconfig === undefined && context === undefined)) return
+	const which = context === undefined ? `The cluster of ${kubeconfig}` : `Context ${JSON.stringify(context)}`
+	throw new CommandError(
+		exit.unknown,
+		`${which} has no podwire agent on its nodes: there is no kernel to ask for flows`,
+		'podwire observe asks the agents of a lab; podwire trace and podwire reach answer from the API of a live cluster',
+	)
+}
+
+/** Whether a lab that ended was killed. One that goes in good order is without a daemon only for a moment. */
+async function hasCrashed(name: string): Promise<boolean> {
+	let crashed = 0
+	for (const end = Date.now() + 15_000; Date.now() < end; ) {
+		const phase = (await listLabs()).find((l) => l.name === name)?.phase
+		if (phase === undefined) return false
+		crashed = phase === 'crashed' ? crashed + 1 : 0
+		if (crashed > 15) return true
+		await new Promise((resolve) => setTimeout(resolve, 200))
+	}
+	return false
 }
 
 const verdicts: Readonly<Record<string, FlowVerdict>> = {

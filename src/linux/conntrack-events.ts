@@ -11,6 +11,13 @@ const NFNLGRP_CONNTRACK_DESTROY = 3
 const CT_NEW = 1 << 8
 const CT_DELETE = (1 << 8) | 2
 const NLM_F_CREATE = 0x400
+const TUPLE_ORIG = 1
+const TUPLE_PROTO = 2
+/** ICMP: type, code; ICMPv6 the same. */
+const ICMP = [
+	[5, 6],
+	[8, 9],
+] as const
 const COUNTERS_ORIG = 9
 const COUNTERS_REPLY = 10
 const COUNTER_PACKETS = 1
@@ -20,6 +27,8 @@ export interface ConnectionEvent {
 	/** new: its first packet has left by postrouting or come in by input: no rule of this namespace dropped it. */
 	readonly event: 'new' | 'end'
 	readonly connection: Connection
+	/** Of the first packet, where it is ICMP. */
+	readonly icmp?: { readonly type: number; readonly code: number }
 	/** Of the end, where the namespace counts (net.netfilter.nf_conntrack_acct). */
 	readonly counted?: Readonly<Record<'original' | 'reply', { readonly packets: number; readonly bytes: number }>>
 }
@@ -44,12 +53,25 @@ export function decodeConnectionEvent(message: NetlinkMessage): ConnectionEvent[
 	if (type !== CT_NEW && type !== CT_DELETE) return []
 	const [connection] = decodeConnection({ ...message, type: CT_NEW })
 	if (connection === undefined) return []
-	if (type === CT_NEW) return [{ event: 'new', connection }]
 	const attributes = attributesOf(message.body, 4)
+	const icmp = connection.original.protocol === 'ICMP' ? icmpOf(attributes.get(TUPLE_ORIG)) : undefined
+	const what = icmp === undefined ? { connection } : { connection, icmp }
+	if (type === CT_NEW) return [{ event: 'new', ...what }]
 	const original = countersOf(attributes.get(COUNTERS_ORIG))
 	const reply = countersOf(attributes.get(COUNTERS_REPLY))
 	const counted = original === undefined || reply === undefined ? {} : { counted: { original, reply } }
-	return [{ event: 'end', connection, ...counted }]
+	return [{ event: 'end', ...what, ...counted }]
+}
+
+function icmpOf(tuple: Buffer | undefined): { readonly type: number; readonly code: number } | undefined {
+	const proto = tuple === undefined ? undefined : attributesOf(tuple).get(TUPLE_PROTO)
+	if (proto === undefined) return undefined
+	const parts = attributesOf(proto)
+	for (const [type, code] of ICMP) {
+		const found = parts.get(type)
+		if (found !== undefined) return { type: found.readUInt8(0), code: parts.get(code)?.readUInt8(0) ?? 0 }
+	}
+	return undefined
 }
 
 function countersOf(value: Buffer | undefined): { readonly packets: number; readonly bytes: number } | undefined {

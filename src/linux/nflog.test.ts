@@ -140,6 +140,31 @@ describe('conntrack events', () => {
 		assert.equal(event?.connection.reply.sourcePort, 8080)
 		assert.deepEqual(decodeConnectionEvent(message(1 << 8, connection)), [])
 	})
+	it('tells what an ICMP message asks, of both families', () => {
+		for (const [type, code, number] of [
+			[5, 6, 1],
+			[8, 9, 58],
+		] as const) {
+			const ping = (e: NetlinkEncoder, tuple: number) => {
+				const outer = e.nest(tuple)
+				const ip = e.nest(1)
+				e.attr(1, hex('0af40103')).attr(2, hex('0af40204')).close(ip)
+				const proto = e.nest(2)
+				e.u8(1, number).u8(type, 13).u8(code, 2).close(proto).close(outer)
+			}
+			const [event] = decodeConnectionEvent(
+				message(
+					1 << 8,
+					(e) => {
+						ping(e, 1)
+						ping(e, 2)
+					},
+					NLM_F_CREATE,
+				),
+			)
+			assert.deepEqual(event?.icmp, { type: 13, code: 2 })
+		}
+	})
 	it('tells the end, with what was counted', () => {
 		const counters = (e: NetlinkEncoder, type: number, packets: bigint, bytes: bigint) => {
 			const mark = e.nest(type)

@@ -7,7 +7,7 @@ import { after, before, suite, test } from 'node:test'
 import { parse } from 'yaml'
 import type { FlowEvent } from '../../src/agent/flow-event.ts'
 import { type Home, makeHome, reasonToSkip } from './support/home.ts'
-import { type Running, root } from './support/run.ts'
+import { type Running, root, run } from './support/run.ts'
 import { type PodLine, podsOf } from './support/shop.ts'
 
 const shop = join(root, 'examples/shop/shop.yaml')
@@ -136,6 +136,39 @@ suite('observe in a lab', { skip }, () => {
 			assert.match(ran.stderr, text)
 			assert.equal(ran.stdout, '')
 		}
+	})
+
+	test('a live cluster has no agents to ask: said in a word, with 3', async () => {
+		for (const args of [
+			['--context', 'prod'],
+			['--kubeconfig', 'nowhere', '-f', '-o', 'jsonpb'],
+		]) {
+			const ran = await home.podwire(['observe', ...args])
+			assert.equal(ran.code, 3, ran.text)
+			assert.match(ran.stderr, /has no podwire agent on its nodes: there is no kernel to ask for flows/)
+			assert.equal(ran.stdout, '')
+		}
+	})
+
+	test('the lab is killed under who follows: said, with 3; what was denied meanwhile is counted', async () => {
+		const running = await following('-o', 'jsonpb')
+		const { pid } = home.record().daemon
+		process.kill(pid, 'SIGKILL')
+		const ended = await running.done
+		assert.equal(ended.code, 3, ended.text)
+		assert.match(ended.stderr, /ended without podwire down/)
+		const netns = `${home.runtime}/netns/pod-${web.uid}`
+		// Of a lab inside a user namespace its files are not to be seen from here.
+		const denied = process.getuid?.() === 0
+		if (denied) await run('nsenter', [`--net=${netns}`, 'curl', '-sS', '-m', '0.5', `http://${db.ip}:5432/`])
+		await home.up()
+		const since = await home.podwire(['observe', '--since', '1h', '-o', 'json'])
+		assert.equal(since.code, 0, since.text)
+		const { lost } = JSON.parse(since.stdout) as {
+			lost: { lost_events: { source: string; num_events_lost: number } }[]
+		}
+		const before = lost.find((l) => l.lost_events.source === 'AGENT_RESTART')
+		assert.ok((before?.lost_events.num_events_lost ?? 0) >= (denied ? 2 : 1), since.stdout)
 	})
 
 	test('the end of the lab ends who follows', async () => {
