@@ -9,6 +9,7 @@ import { build } from './build.ts'
 import {
 	admits,
 	type ClientPlace,
+	changedServices,
 	findFrontend,
 	frontendKeyOf,
 	frontendsOf,
@@ -19,7 +20,7 @@ import {
 } from './frontends.ts'
 import type { NetworkModel, Service } from './network.ts'
 import { originText } from './origin.ts'
-import { emptyState, setObject, setObjects } from './state.ts'
+import { deleteObject, emptyState, setObject, setObjects } from './state.ts'
 
 type Ingress = NonNullable<NonNullable<ServiceObject['status']>['loadBalancer']>['ingress']
 
@@ -371,5 +372,52 @@ describe('who has a frontend', () => {
 		assert.equal(at('172.18.0.3', 30080), undefined, "another node's address")
 		assert.equal(at('172.18.0.2', 80), 'external-ip', 'a node address in externalIPs')
 		assert.equal(at('10.96.0.5', 80), undefined, 'left to another proxy')
+	})
+})
+
+describe('Services a data plane looks at again', () => {
+	const shared = { externalIPs: ['198.51.100.7'] }
+	const one: Sketch = { name: 'one', spec: { ...shared }, created: '2026-01-01T00:00:00Z' }
+	const two: Sketch = { name: 'two', spec: { clusterIPs: ['10.96.0.2'], ...shared }, created: '2026-01-02T00:00:00Z' }
+	const port: Sketch = {
+		name: 'port',
+		spec: { type: 'NodePort', clusterIPs: ['10.96.0.3'], ports: [{ ...port80, nodePort: 30080 }] },
+	}
+	const other: Sketch = { name: 'other', spec: { clusterIPs: ['10.96.0.4'] } }
+	const all = modelOf(one, two, port, other)
+	const keys = (changed: ReturnType<typeof changedServices>) => [...changed.keys()].sort().join(' ')
+
+	test('all at first, none where nothing changed', () => {
+		assert.equal(keys(changedServices(undefined, all)), 'default/one default/other default/port default/two')
+		assert.equal(keys(changedServices(all, all)), '')
+	})
+	test('one that differs, and one that is the same but gets an address that is free now', () => {
+		const state = setObjects(
+			emptyState(),
+			[one, two, port, other].map((s) => ({ object: objectOf(s) })),
+		)
+		const before = build(state)
+		const changed = changedServices(
+			before,
+			build(deleteObject(state, 'Service', 'default/one'), { state, model: before }),
+		)
+		assert.equal(keys(changed), 'default/one default/two')
+		assert.equal(changed.get('default/one')?.now, undefined)
+		assert.equal(changed.get('default/two')?.before, changed.get('default/two')?.now)
+	})
+	test('node ports, where the address they answer at becomes a ClusterIP, and the port of it an external IP', () => {
+		const ip = parseIp('172.18.0.2')
+		const owned = { ...all, addresses: all.addresses.set(ip, { kind: 'service', service: 'default/other' } as const) }
+		assert.equal(keys(changedServices(all, owned, { nodePortIps: [ip] })), 'default/other default/port')
+		assert.equal(keys(changedServices(all, owned)), 'default/other')
+		const claimed = { ...all, frontends: all.frontends.set('172.18.0.2 TCP 30080', 'default/other') }
+		assert.equal(keys(changedServices(all, claimed, { nodePortIps: [ip] })), 'default/other default/port')
+	})
+	test('those that claim an address which becomes a pod', () => {
+		const ip = parseIp('198.51.100.7')
+		const now = { ...all, addresses: all.addresses.set(ip, { kind: 'pod', pod: 'default/x' } as const) }
+		const claimantsOf = (asked: string) => (asked === ip ? ['default/one'] : [])
+		assert.equal(keys(changedServices(all, now, { claimantsOf })), 'default/one')
+		assert.equal(keys(changedServices(all, now)), '')
 	})
 })

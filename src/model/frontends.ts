@@ -4,8 +4,9 @@
 
 import { type Cidr, cidrContains, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import type { Protocol } from '../base/packet.ts'
+import { diffTables, emptyTable } from '../base/table.ts'
 import { type ServingEndpoints, servingEndpoints } from './endpoints.ts'
-import type { NetworkModel, Node, NodeName, Service, ServicePort } from './network.ts'
+import type { AddressOwner, NetworkModel, Node, NodeName, Service, ServicePort } from './network.ts'
 import { defaultOrigin, type ObjectKey, type Origin } from './origin.ts'
 
 export type FrontendKind = 'cluster-ip' | 'external-ip' | 'load-balancer' | 'node-port'
@@ -219,4 +220,61 @@ export function nodePortIps(model: Pick<NetworkModel, 'config'>, node: Pick<Node
 		return node.addresses.filter((ip, i) => node.addresses.findIndex((a) => familyOf(a) === familyOf(ip)) === i)
 	}
 	return node.addresses.filter((ip) => nodePortAddresses.some((cidr) => cidrContains(cidr, ip)))
+}
+
+/** What of a node the programs for its Services depend on, besides the configuration; conditions and labels come and go. */
+export function sameNode(a: Node | undefined, b: Node | undefined): boolean {
+	return a === b || (a?.name === b?.name && a?.zone === b?.zone && a?.addresses.join() === b?.addresses.join())
+}
+
+type Claims = Pick<NetworkModel, 'services' | 'addresses' | 'frontends'>
+
+export interface ClaimOptions {
+	/** Where a node port yields to whoever has the address, or the port of that address, by itself. */
+	readonly nodePortIps?: readonly Ip[]
+	/** Services that are done otherwise where a pod or a node comes to have an address, or has it no more. */
+	readonly claimantsOf?: (ip: Ip) => Iterable<ObjectKey>
+}
+
+/**
+ * The Services a data plane has to look at when it goes from one model to another: those that differ, and those that are
+ * the same but one of whose frontends changed hands. `before` undefined: all. The cost follows the difference.
+ */
+export function changedServices(
+	before: Claims | undefined,
+	now: Claims,
+	{ nodePortIps = [], claimantsOf }: ClaimOptions = {},
+): ReadonlyMap<ObjectKey, { readonly before: Service | undefined; readonly now: Service | undefined }> {
+	const changed = new Map<ObjectKey, { before: Service | undefined; now: Service | undefined }>()
+	diffTables(before?.services ?? emptyTable<ObjectKey, Service>(), now.services, (key, a, b) => {
+		changed.set(key, { before: a, now: b })
+	})
+	if (before === undefined) return changed
+	const add = (key: ObjectKey | undefined) => {
+		const service = key === undefined || changed.has(key) ? undefined : now.services.get(key)
+		if (service !== undefined) changed.set(service.key, { before: service, now: service })
+	}
+	diffTables(before.frontends, now.frontends, (key, a, b) => {
+		add(a)
+		add(b)
+		if (nodePortIps.length === 0) return
+		const [ip = '', protocol, port] = key.split(' ')
+		if (!nodePortIps.includes(ip as Ip)) return
+		const nodePort = `*${familyOf(ip as Ip)} ${protocol} ${port}`
+		add(before.frontends.get(nodePort))
+		add(now.frontends.get(nodePort))
+	})
+	diffTables(before.addresses, now.addresses, (ip, a, b) => {
+		if (a?.kind === 'service') add(a.service)
+		if (b?.kind === 'service') add(b.service)
+		// Hardly ever: a Service has an address of the node as its ClusterIP, or has it no more.
+		if ((a?.kind === 'service') !== (b?.kind === 'service') && nodePortIps.includes(ip))
+			for (const [key, owner] of now.frontends) if (key.startsWith('*')) add(owner)
+		if (claimantsOf !== undefined && (isOthers(a) || isOthers(b))) for (const key of claimantsOf(ip)) add(key)
+	})
+	return changed
+}
+
+function isOthers(owner: AddressOwner | undefined): boolean {
+	return owner !== undefined && owner.kind !== 'service'
 }

@@ -2,20 +2,28 @@
 // result depends on the model and the namespaces alone, not on what was compiled before.
 
 import { familyOf, type Ip } from '../../base/ip.ts'
-import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
+import { emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { tagsOf } from '../../linux/bpf/assemble.ts'
 import type { AttachType } from '../../linux/bpf/system.ts'
 import {
+	changedServices,
 	type Frontend,
 	frontendKeyOf,
 	frontendsOf,
 	isProxied,
 	nodePortIps,
 	ownsFrontend,
+	sameNode,
 	treat,
 } from '../../model/frontends.ts'
-import { type NetworkModel, type NodeName, podAddresses, type Service, type ServicePort } from '../../model/network.ts'
-import type { ObjectKey } from '../../model/origin.ts'
+import {
+	type NetworkModel,
+	type Node,
+	type NodeName,
+	podAddresses,
+	type Service,
+	type ServicePort,
+} from '../../model/network.ts'
 import { originComment } from '../origin.ts'
 import { codes } from './code.ts'
 import { isSocketProtocol, mostEndpoints } from './layout.ts'
@@ -41,6 +49,7 @@ interface Vantage {
 
 export interface Compiled {
 	readonly model: Model
+	readonly node: Node | undefined
 	readonly vantage: Vantage
 	readonly program: EbpfProgram
 	readonly frontends: Table<string, EbpfFrontend>
@@ -64,23 +73,24 @@ export function attachedCode(): Table<AttachType, string> {
 /** `namespaces` undefined: on paper, where they follow from the model. `nodePath`: which of them is the node's own. */
 export function compileProgram(
 	model: NetworkModel,
-	node: NodeName,
+	name: NodeName,
 	namespaces: Iterable<SocketNamespace> | undefined,
 	nodePath: string,
 	previous: Compiled | undefined,
 ): Compiled {
-	const vantage = vantageOf(model, node)
+	const node = model.nodes.get(name)
 	const keep =
-		previous !== undefined && sameVantage(previous.vantage, vantage) && previous.model.config === model.config
+		previous !== undefined && previous.model.config === model.config && sameNode(previous.node, node)
 			? previous
 			: undefined
+	const vantage = keep?.vantage ?? vantageOf(model, name)
 	const frontends = changeServices(keep, model, vantage)
 	const { config, services, addresses, frontends: owners } = model
-	const compiled = { model: { config, services, addresses, frontends: owners }, vantage, frontends }
+	const compiled = { model: { config, services, addresses, frontends: owners }, node, vantage, frontends }
 	if (frontends.size === 0) return { ...compiled, program: emptyProgram }
 	const places = changeNamespaces(
 		keep?.program.namespaces ?? emptyTable(),
-		namespaces ?? namespacesOnPaper(model, node, nodePath),
+		namespaces ?? namespacesOnPaper(model, name, nodePath),
 		nodePath,
 		vantage,
 	)
@@ -100,71 +110,29 @@ function vantageOf(model: NetworkModel, name: NodeName): Vantage {
 	}
 }
 
-function sameVantage(a: Vantage, b: Vantage): boolean {
-	return (
-		a.pod.node === b.pod.node &&
-		a.pod.zone === b.pod.zone &&
-		a.addresses.join() === b.addresses.join() &&
-		a.nodePortIps.join() === b.nodePortIps.join()
-	)
-}
-
 function changeServices(keep: Compiled | undefined, model: Model, vantage: Vantage): Table<string, EbpfFrontend> {
 	const before = keep?.model
-	const services = before?.services ?? emptyTable<ObjectKey, Service>()
-	const leaving: Service[] = []
-	const coming: Service[] = []
-	diffTables(services, model.services, (_, a, b) => {
-		if (a !== undefined) leaving.push(a)
-		if (b !== undefined) coming.push(b)
-	})
-	for (const key of before === undefined ? [] : claims(before, model, vantage)) {
-		const service = model.services.get(key)
-		if (service === undefined || services.get(key) !== service) continue
-		leaving.push(service)
-		coming.push(service)
-	}
+	const changed = changedServices(before, model, vantage)
 	const have = keep?.frontends ?? emptyTable<string, EbpfFrontend>()
-	if (leaving.length === 0 && coming.length === 0) return have
+	if (changed.size === 0) return have
 	return have.mutate((draft) => {
 		// First everything that goes, then everything that comes: an address may move from one Service to another.
 		const gone = new Set<string>()
-		for (const service of leaving)
+		for (const { before: service } of changed.values()) {
+			if (service === undefined) continue
 			contribute(service, vantage, before ?? model, (one) => {
 				gone.add(frontendKey(one))
 			})
+		}
 		const put = (one: EbpfFrontend) => {
 			const key = frontendKey(one)
 			gone.delete(key)
 			const old = draft.get(key)
 			if (old === undefined || !sameFrontend(old, one)) draft.set(key, one)
 		}
-		for (const service of coming) contribute(service, vantage, model, put)
+		for (const { now } of changed.values()) if (now !== undefined) contribute(now, vantage, model, put)
 		for (const key of gone) draft.delete(key)
 	})
-}
-
-/** Services one of whose addresses or ports changed hands. */
-function claims(before: Model, model: Model, vantage: Vantage): Set<ObjectKey> {
-	const keys = new Set<ObjectKey>()
-	const add = (key: ObjectKey | undefined) => key !== undefined && keys.add(key)
-	diffTables(before.addresses, model.addresses, (ip, a, b) => {
-		if (a?.kind === 'service') keys.add(a.service)
-		if (b?.kind === 'service') keys.add(b.service)
-		// A node port does not answer at an address that is a Service's by itself.
-		if ((a?.kind === 'service') !== (b?.kind === 'service') && vantage.nodePortIps.includes(ip))
-			for (const [frontend, owner] of model.frontends) if (frontend.startsWith('*')) keys.add(owner)
-	})
-	diffTables(before.frontends, model.frontends, (key, a, b) => {
-		add(a)
-		add(b)
-		const [ip = '', protocol, port] = key.split(' ')
-		if (!vantage.nodePortIps.includes(ip as Ip)) return
-		const nodePort = `*${familyOf(ip as Ip)} ${protocol} ${port}`
-		add(before.frontends.get(nodePort))
-		add(model.frontends.get(nodePort))
-	})
-	return keys
 }
 
 /** Calls `emit` for the frontends of one Service that sockets can be led away from; all others are for the packet rules. */

@@ -3,12 +3,12 @@
 // part. The result depends on the model alone, not on what was compiled before.
 
 import { familyOf, type IpFamily } from '../../base/ip.ts'
-import { diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
+import { emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { type Chain, chainKey, type Rule, type Ruleset } from '../../linux/iptables/program.ts'
-import { isProxied, nodePortIps, ownsFrontend } from '../../model/frontends.ts'
+import { changedServices, isProxied, nodePortIps, ownsFrontend, sameNode } from '../../model/frontends.ts'
 import type { NetworkModel, Node, NodeName, Service } from '../../model/network.ts'
 import type { ObjectKey, Origin } from '../../model/origin.ts'
-import { type Contribution, contribute, type List, type Vantage } from './contribute.ts'
+import { type Contribution, contribute, type List, noRules, type Vantage } from './contribute.ts'
 import { chains, namesOf } from './names.ts'
 import { emptyProgram, families, type IptablesProgram } from './program.ts'
 import { fixedChains, noService, type Shape, toClusterIps, toNodePorts } from './skeleton.ts'
@@ -47,7 +47,7 @@ export function compileProgram(
 	const { config, services, addresses, frontends } = model
 	const keep =
 		previous !== undefined && previous.model.config === config && sameNode(previous.node, node) ? previous : undefined
-	const touched = touchedServices(keep?.model, model)
+	const touched = changedServices(keep?.model, model)
 	if (keep !== undefined && touched.size === 0) return { ...keep, model: { config, services, addresses, frontends } }
 
 	const order = reorder(keep, services, touched)
@@ -73,7 +73,7 @@ export function compileProgram(
 		after[family] = compileFamily(states[family], model, touched, order, vantage, shape, wanted)
 	}
 	const origins = (keep?.program.origins ?? emptyProgram.origins).mutate((draft) => {
-		for (const [key, [before, now]] of touched) {
+		for (const [key, { before, now }] of touched) {
 			for (const title of titlesOf(key, before)) draft.delete(title[0])
 			for (const [title, origin] of titlesOf(key, now)) draft.set(title, origin)
 		}
@@ -90,33 +90,7 @@ export function compileProgram(
 	return { model: { config, services, addresses, frontends }, node, order, families: after, program }
 }
 
-/** What of a node the rules depend on; its conditions and labels come and go. */
-function sameNode(a: Node | undefined, b: Node | undefined): boolean {
-	return a?.name === b?.name && a?.zone === b?.zone && a?.addresses.join() === b?.addresses.join()
-}
-
-type Touched = ReadonlyMap<ObjectKey, readonly [before: Service | undefined, now: Service | undefined]>
-
-/** Services that differ, and those one of whose frontends changed hands. */
-function touchedServices(before: Compiled['model'] | undefined, model: NetworkModel): Touched {
-	const touched = new Map<ObjectKey, [Service | undefined, Service | undefined]>()
-	diffTables(before?.services ?? emptyTable<ObjectKey, Service>(), model.services, (key, a, b) => {
-		touched.set(key, [a, b])
-	})
-	if (before === undefined) return touched
-	const also = (key: ObjectKey | undefined) => {
-		const service = key === undefined ? undefined : model.services.get(key)
-		if (service !== undefined && !touched.has(service.key)) touched.set(service.key, [service, service])
-	}
-	diffTables(before.frontends, model.frontends, (_, a, b) => {
-		also(a)
-		also(b)
-	})
-	diffTables(before.addresses, model.addresses, (_, a, b) => {
-		for (const owner of [a, b]) if (owner?.kind === 'service') also(owner.service)
-	})
-	return touched
-}
+type Touched = ReturnType<typeof changedServices>
 
 function reorder(
 	keep: Compiled | undefined,
@@ -126,7 +100,7 @@ function reorder(
 	if (keep === undefined) return [...services.keys()].sort()
 	const gone = new Set<ObjectKey>()
 	const come: ObjectKey[] = []
-	for (const [key, [before, now]] of touched) {
+	for (const [key, { before, now }] of touched) {
 		if (now === undefined) gone.add(key)
 		else if (before === undefined) come.push(key)
 	}
@@ -147,18 +121,6 @@ function placeOf(order: readonly string[], key: string): number {
 		else high = middle
 	}
 	return low
-}
-
-const empty: Contribution = {
-	services: [],
-	nodePorts: [],
-	unserved: [],
-	externalUnserved: [],
-	firewall: [],
-	healthPorts: [],
-	clusterIps: [],
-	strayIps: [],
-	chains: [],
 }
 
 /** Where each list is, and in which order the chains are written. */
@@ -186,11 +148,11 @@ function compileFamily(
 ): FamilyState {
 	const changed: [Contribution, Contribution][] = []
 	const contributions = old.contributions.mutate((draft) => {
-		for (const [key, [, service]] of touched) {
-			const before = draft.get(key) ?? empty
+		for (const [key, { now: service }] of touched) {
+			const before = draft.get(key) ?? noRules
 			const now =
 				service === undefined || !isProxied(service)
-					? empty
+					? noRules
 					: contribute(service, shape.family, vantage, (f) => ownsFrontend(model, service, f))
 			if (isEmpty(now)) draft.delete(key)
 			else draft.set(key, now)

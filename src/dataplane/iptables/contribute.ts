@@ -51,14 +51,8 @@ export interface Contribution {
 export type List = Exclude<keyof Contribution, 'chains'>
 type Draft = { -readonly [K in List]: Rule[] } & { chains: Chain[] }
 
-/** The rules of one family. `owns`: of several Services that claim one frontend exactly one gets it. */
-export function contribute(
-	service: Service,
-	family: IpFamily,
-	vantage: Vantage,
-	owns: (frontend: Frontend) => boolean,
-): Contribution {
-	const draft: Draft = {
+function newDraft(): Draft {
+	return {
 		services: [],
 		nodePorts: [],
 		unserved: [],
@@ -69,6 +63,18 @@ export function contribute(
 		strayIps: [],
 		chains: [],
 	}
+}
+
+export const noRules: Contribution = newDraft()
+
+/** The rules of one family. `owns`: of several Services that claim one frontend exactly one gets it. */
+export function contribute(
+	service: Service,
+	family: IpFamily,
+	vantage: Vantage,
+	owns: (frontend: Frontend) => boolean,
+): Contribution {
+	const draft = newDraft()
 	const clusterIps = new Set<Ip>()
 	for (const port of service.ports) {
 		const frontends = frontendsOf(service, port).filter((f) => f.family === family && owns(f))

@@ -3,10 +3,11 @@
 
 import { familyOf } from '../../base/ip.ts'
 import type { Hook, Packet } from '../../base/packet.ts'
-import { evaluateRuleset, type IptablesHit } from '../../linux/iptables/evaluate.ts'
+import { evaluateRuleset } from '../../linux/iptables/evaluate.ts'
 import { commentOf, type Rule } from '../../linux/iptables/program.ts'
 import { defaultOrigin, type Origin, objectOrigin } from '../../model/origin.ts'
-import type { Evaluated, RuleHit } from '../dataplane.ts'
+import type { Evaluated } from '../dataplane.ts'
+import { ruleHit } from '../kube-chains.ts'
 import { titleIn } from './names.ts'
 import type { IptablesProgram } from './program.ts'
 
@@ -21,22 +22,9 @@ export function evaluate(program: IptablesProgram, packet: Packet, hook: Hook): 
 	return outcomes.map(({ verdict, packet, rules, chance }) => ({
 		verdict,
 		packet,
-		rules: rules.map((hit) => ruleHit(program, hit)),
+		rules: rules.map((hit) => ruleHit(hit, originsOf(program, hit.rule))),
 		chance,
 	}))
-}
-
-function ruleHit(program: IptablesProgram, hit: IptablesHit): RuleHit {
-	const text = commentOf(hit.rule)
-	return {
-		family: hit.family,
-		table: hit.table,
-		chain: hit.chain,
-		text: hit.text,
-		...(text === undefined ? {} : { comment: text }),
-		elements: hit.elements,
-		because: originsOf(program, hit.rule),
-	}
 }
 
 /** The Service port a rule is there for; a comment that names none is the reason itself. */

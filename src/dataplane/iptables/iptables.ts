@@ -16,9 +16,10 @@ import { NETLINK_ROUTE, NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { createAnonymousNetns, inNetns, openNetns } from '../../linux/netns.ts'
 import { readAddresses } from '../../linux/route/addresses.ts'
 import type { Outcome, ServiceDataplane } from '../dataplane.ts'
+import { leavingChains, signOfIpvs } from '../kube-chains.ts'
 import { type Compiled, compileProgram } from './compile.ts'
 import { evaluate } from './evaluate.ts'
-import { isOwnChain, leavingChains } from './names.ts'
+import { isOwnChain } from './names.ts'
 import { emptyProgram, families, type IptablesProgram, programFromJson, programToJson } from './program.ts'
 
 export type { IptablesChange } from '../../linux/iptables/change.ts'
@@ -62,7 +63,12 @@ export function createIptables(options: IptablesOptions = {}): IptablesDataplane
 		diff: (have, want) =>
 			families.flatMap((f) => {
 				const [before, after] = [have?.rulesets[f], want.rulesets[f]]
-				return diffRulesets(before, after, f, after.size === 0 ? leavingChains(before) : isOwnChain)
+				return diffRulesets(
+					before,
+					after,
+					f,
+					after.size === 0 ? leavingChains(before, isOwnChain, signOfIpvs) : isOwnChain,
+				)
 			}),
 		async apply(changes, signal): Promise<Outcome> {
 			for (const family of families) {

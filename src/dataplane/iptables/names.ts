@@ -5,21 +5,15 @@
 import { hash } from 'node:crypto'
 import { familyOf, type Ip } from '../../base/ip.ts'
 import type { Protocol } from '../../base/packet.ts'
+import { commonChains } from '../kube-chains.ts'
 
 /** Chains that are there whatever the Services are. */
 export const chains = {
-	services: 'KUBE-SERVICES',
+	...commonChains,
 	externalServices: 'KUBE-EXTERNAL-SERVICES',
 	nodePorts: 'KUBE-NODEPORTS',
-	postrouting: 'KUBE-POSTROUTING',
-	markMasquerade: 'KUBE-MARK-MASQ',
-	forward: 'KUBE-FORWARD',
-	firewall: 'KUBE-PROXY-FIREWALL',
 	canary: 'KUBE-PROXY-CANARY',
-	/** Ours, only where pods have several networks of one family: an iptables rule can exclude no more than one. */
-	markOutside: 'KUBE-MARK-OUTSIDE',
-	/** Ours, too: what kube-proxy's iptables mode leaves undone (docs/decisions/services-iptables.md). */
-	unserved: 'PODWIRE-UNSERVED',
+	/** Ours: with `unserved`, what kube-proxy's iptables mode leaves undone (docs/decisions/services-iptables.md). */
 	clusterIps: 'PODWIRE-CLUSTER-IPS',
 } as const
 
@@ -29,26 +23,6 @@ const ofServices = /^KUBE-(?:SVC|SVL|SEP|FW|EXT)-[A-Z2-7]{16}$/
 /** Chains this data plane makes; the kubelet's own (KUBE-FIREWALL, KUBE-KUBELET-CANARY) are not. */
 export function isOwnChain(name: string): boolean {
 	return fixed.has(name) || ofServices.test(name)
-}
-
-/** Of both modes of kube-proxy, iptables and IPVS, under one name. */
-const shared: ReadonlySet<string> = new Set([
-	chains.services,
-	chains.postrouting,
-	chains.markMasquerade,
-	chains.forward,
-	chains.firewall,
-	chains.markOutside,
-	chains.unserved,
-])
-
-/**
- * Which chains go when this data plane does: where IPVS mode has taken over already (its KUBE-IPVS-FILTER is there), the
- * chains that both modes have are IPVS mode's now.
- */
-export function leavingChains(have: { has(key: string): boolean } | undefined): (name: string) => boolean {
-	const taken = have?.has('filter KUBE-IPVS-FILTER') === true
-	return (name) => isOwnChain(name) && !(taken && shared.has(name))
 }
 
 export interface PortNames {

@@ -5,7 +5,8 @@ import type { Ip } from '../../base/ip.ts'
 import { diffTables } from '../../base/table.ts'
 import { diffRulesets, type IptablesChange } from '../../linux/iptables/change.ts'
 import type { Destination, VirtualServer } from '../../linux/ipvs/ipvs.ts'
-import { isOwnChain, leavingChains } from './layout.ts'
+import { leavingChains, signOfIptables } from '../kube-chains.ts'
+import { isOwnChain } from './layout.ts'
 import { emptyProgram, families, type IpvsProgram, type ServerEntry, splitEntry } from './program.ts'
 
 export type IpvsChange =
@@ -62,7 +63,7 @@ export function diffPrograms(have: IpvsProgram | undefined, want: IpvsProgram): 
 	diffTables(before.servers, want.servers, (_, a, b) => changes.push(...diffServers(a, b)))
 	for (const family of families) {
 		const [rules, wantedRules] = [before.rulesets[family], want.rulesets[family]]
-		const owns = wantedRules.size === 0 ? leavingChains(rules) : isOwnChain
+		const owns = wantedRules.size === 0 ? leavingChains(rules, isOwnChain, signOfIptables) : isOwnChain
 		for (const change of diffRulesets(rules, wantedRules, family, owns)) {
 			changes.push({ op: 'rules', change })
 		}

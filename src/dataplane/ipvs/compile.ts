@@ -5,8 +5,8 @@ import { familyOf, type Ip, type IpFamily } from '../../base/ip.ts'
 import { type Draft, diffTables, emptyTable, type Table, tableOf } from '../../base/table.ts'
 import { chainKey, type Ruleset } from '../../linux/iptables/program.ts'
 import type { Scheduler } from '../../linux/ipvs/ipvs.ts'
-import { isProxied, nodePortIps, ownsFrontend } from '../../model/frontends.ts'
-import type { NetworkModel, Node, NodeName, Service } from '../../model/network.ts'
+import { changedServices, isProxied, nodePortIps, ownsFrontend, sameNode } from '../../model/frontends.ts'
+import type { NetworkModel, Node, NodeName } from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
 import { type Contribution, contribute, nothing, type Vantage } from './contribute.ts'
 import { setIds, setName } from './layout.ts'
@@ -17,6 +17,8 @@ export interface Compiled {
 	readonly model: Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends'>
 	readonly node: Node | undefined
 	readonly contributions: Table<ObjectKey, Contribution>
+	/** Frontends other than ClusterIPs and node ports by their address: who has to be asked when it is somebody's. */
+	readonly claims: Claims
 	/** Entries in each set. */
 	readonly sizes: Table<string, number>
 	/** How many ask that the node not reach a load balancer: `address protocol port`. */
@@ -24,6 +26,8 @@ export interface Compiled {
 	readonly shapes: Readonly<Record<IpFamily, string>>
 	readonly program: IpvsProgram
 }
+
+type Claims = Table<Ip, Table<string, ObjectKey>>
 
 const noShapes = { 4: '', 6: '' }
 
@@ -37,9 +41,11 @@ export function compileProgram(
 	const { config, services, addresses, frontends } = model
 	const keep =
 		previous !== undefined && previous.model.config === config && sameNode(previous.node, node) ? previous : undefined
-	const touched = touchedServices(keep?.model, model)
 	const seen = { config, services, addresses, frontends }
-	if (keep !== undefined && touched.size === 0) return { ...keep, model: seen }
+	const claimed = keep?.claims ?? emptyTable<Ip, Table<string, ObjectKey>>()
+	const claims = claimsOf(claimed, keep?.model.frontends ?? emptyTable<string, ObjectKey>(), frontends)
+	const touched = changedServices(keep?.model, model, { claimantsOf: (ip) => claims.get(ip)?.values() ?? [] })
+	if (keep !== undefined && touched.size === 0) return { ...keep, model: seen, claims }
 	const vantage: Vantage = {
 		node: name,
 		...(node?.zone === undefined ? {} : { zone: node.zone }),
@@ -54,7 +60,7 @@ export function compileProgram(
 	const before = keep?.program ?? emptyProgram
 	const changed: [Contribution, Contribution][] = []
 	const contributions = (keep?.contributions ?? emptyTable<ObjectKey, Contribution>()).mutate((draft) => {
-		for (const [key, service] of touched) {
+		for (const [key, { now: service }] of touched) {
 			const old = draft.get(key) ?? nothing
 			const now =
 				service === undefined || !isProxied(service)
@@ -96,50 +102,20 @@ export function compileProgram(
 		origins: tables.origins,
 	}
 	const { sizes, notFromNode } = tables
-	return { model: seen, node, contributions, sizes, notFromNode, shapes: { ...noShapes, ...shapes }, program }
+	return { model: seen, node, contributions, claims, sizes, notFromNode, shapes: { ...noShapes, ...shapes }, program }
 }
 
-/** What of a node the program depends on; its conditions and labels come and go. */
-function sameNode(a: Node | undefined, b: Node | undefined): boolean {
-	return a?.name === b?.name && a?.zone === b?.zone && a?.addresses.join() === b?.addresses.join()
-}
-
-/** Services that differ, and those one of whose frontends changed hands; undefined where it is gone. */
-function touchedServices(
-	before: Compiled['model'] | undefined,
-	model: NetworkModel,
-): ReadonlyMap<ObjectKey, Service | undefined> {
-	const touched = new Map<ObjectKey, Service | undefined>()
-	diffTables(before?.services ?? emptyTable<ObjectKey, Service>(), model.services, (key, _, now) => {
-		touched.set(key, now)
+function claimsOf(claims: Claims, before: NetworkModel['frontends'], frontends: NetworkModel['frontends']): Claims {
+	return claims.mutate((draft) => {
+		diffTables(before, frontends, (key, _, service) => {
+			const ip = key.slice(0, key.indexOf(' ')) as Ip
+			if (ip.startsWith('*')) return
+			const known = draft.get(ip) ?? emptyTable<string, ObjectKey>()
+			const now = service === undefined ? known.delete(key) : known.set(key, service)
+			if (now.size === 0) draft.delete(ip)
+			else draft.set(ip, now)
+		})
 	})
-	if (before === undefined) return touched
-	const also = (key: ObjectKey | undefined) => {
-		const service = key === undefined ? undefined : model.services.get(key)
-		if (service !== undefined) touched.set(service.key, service)
-	}
-	diffTables(before.frontends, model.frontends, (_, a, b) => {
-		also(a)
-		also(b)
-	})
-	// Services that claim an address of a node or a pod as external: hardly ever any.
-	const claimants = claims(model)
-	diffTables(before.addresses, model.addresses, (ip, a, b) => {
-		for (const owner of [a, b]) {
-			if (owner?.kind === 'service') also(owner.service)
-			else if (owner !== undefined) claimants.get(ip)?.forEach(also)
-		}
-	})
-	return touched
-}
-
-function claims(model: NetworkModel): ReadonlyMap<string, ObjectKey[]> {
-	const found = new Map<string, ObjectKey[]>()
-	for (const [key, service] of model.frontends) {
-		const ip = key.slice(0, key.indexOf(' '))
-		if (!ip.startsWith('*')) found.set(ip, [...(found.get(ip) ?? []), service])
-	}
-	return found
 }
 
 /** First everything that goes, then everything that comes: an address may move from one Service to another. */

@@ -15,6 +15,7 @@ import { commentOf, type Ruleset } from '../../linux/iptables/program.ts'
 import type { IpvsProtocol, Scheduler } from '../../linux/ipvs/ipvs.ts'
 import { defaultOrigin, type Origin } from '../../model/origin.ts'
 import type { Evaluated, RuleHit } from '../dataplane.ts'
+import { ruleHit } from '../kube-chains.ts'
 import { headerOf } from './layout.ts'
 import { entryKey, type IpvsProgram, type ServerEntry, serverKey, splitEntry } from './program.ts'
 
@@ -147,24 +148,11 @@ function entriesOf(entries: IpvsProgram['entries'], set: string) {
 }
 
 function evaluated(program: IpvsProgram, outcome: IptablesOutcome): Evaluated {
-	return { ...outcome, rules: outcome.rules.map((hit) => ruleHit(program, hit)) }
-}
-
-function ruleHit(program: IpvsProgram, hit: IptablesHit): RuleHit {
-	const text = commentOf(hit.rule)
-	return {
-		family: hit.family,
-		table: hit.table,
-		chain: hit.chain,
-		text: hit.text,
-		...(text === undefined ? {} : { comment: text }),
-		elements: hit.elements,
-		because: originsOf(program, hit, text),
-	}
+	return { ...outcome, rules: outcome.rules.map((hit) => ruleHit(hit, originsOf(program, hit))) }
 }
 
 /** The Service port whose address the looked-up member of a set is; else the rule's comment is the reason. */
-function originsOf(program: IpvsProgram, hit: IptablesHit, text: string | undefined): Origin[] {
+function originsOf(program: IpvsProgram, hit: IptablesHit): Origin[] {
 	for (const element of hit.elements) {
 		const match = /^([^,]+),(tcp|udp|sctp):(\d+)/.exec(element)
 		if (match === null) continue
@@ -172,5 +160,6 @@ function originsOf(program: IpvsProgram, hit: IptablesHit, text: string | undefi
 		const origin = program.origins.get(`${protocol?.toUpperCase()} ${ip} ${port}`)
 		if (origin !== undefined) return [origin]
 	}
+	const text = commentOf(hit.rule)
 	return text === undefined ? [] : [defaultOrigin(text)]
 }

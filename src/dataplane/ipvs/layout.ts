@@ -3,51 +3,24 @@
 
 import type { IpFamily } from '../../base/ip.ts'
 import type { SetHeader, SetType } from '../../linux/ipset/ipset.ts'
+import { commonChains } from '../kube-chains.ts'
 
 /** All addresses of Services are on it, so that the node takes their packets as its own. */
 export const device = 'kube-ipvs0'
 
 export const chains = {
-	services: 'KUBE-SERVICES',
-	postrouting: 'KUBE-POSTROUTING',
+	...commonChains,
 	nodePort: 'KUBE-NODE-PORT',
 	loadBalancer: 'KUBE-LOAD-BALANCER',
-	markMasquerade: 'KUBE-MARK-MASQ',
-	forward: 'KUBE-FORWARD',
-	firewall: 'KUBE-PROXY-FIREWALL',
 	sourceRanges: 'KUBE-SOURCE-RANGES-FIREWALL',
 	ipvsFilter: 'KUBE-IPVS-FILTER',
 	ipvsOutFilter: 'KUBE-IPVS-OUT-FILTER',
 	/** Ours: Services without an endpoint on this node under policy Local. */
 	noLocal: 'PODWIRE-NO-LOCAL',
-	/** Ours: addresses of no Service. */
-	unserved: 'PODWIRE-UNSERVED',
-	/** Ours, only where pods have several networks of one family. */
-	markOutside: 'KUBE-MARK-OUTSIDE',
 } as const
 
 const own: ReadonlySet<string> = new Set(Object.values(chains))
 export const isOwnChain = (name: string): boolean => own.has(name)
-
-/** Of both modes of kube-proxy, iptables and IPVS, under one name. */
-const shared: ReadonlySet<string> = new Set([
-	chains.services,
-	chains.postrouting,
-	chains.markMasquerade,
-	chains.forward,
-	chains.firewall,
-	chains.markOutside,
-	chains.unserved,
-])
-
-/**
- * Which chains go when this data plane does: where iptables mode has taken over already (its canary is there), the chains
- * that both modes have are iptables mode's now.
- */
-export function leavingChains(have: { has(key: string): boolean }): (name: string) => boolean {
-	const taken = have.has('nat KUBE-PROXY-CANARY')
-	return (name) => isOwnChain(name) && !(taken && shared.has(name))
-}
 
 interface Purpose {
 	readonly name: string

@@ -4,13 +4,14 @@
 import { familyOf, type Ip } from '../../base/ip.ts'
 import { diffTables, emptyTable, tableOf } from '../../base/table.ts'
 import { type NftElement, type NftProgram, tableKey } from '../../linux/nft/program.ts'
+import { changedServices, sameNode } from '../../model/frontends.ts'
 import {
 	type AddressOwner,
 	type NetworkModel,
+	type Node,
 	type NodeName,
 	type Pod,
 	podAddresses,
-	type Service,
 } from '../../model/network.ts'
 import type { ObjectKey } from '../../model/origin.ts'
 import { originComment } from '../origin.ts'
@@ -20,18 +21,19 @@ import { type FamilyState, networksOf, nothing, Work } from './work.ts'
 
 export interface Compiled {
 	readonly model: Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends' | 'pods'>
+	readonly node: Node | undefined
 	readonly vantage: Vantage
 	readonly families: Readonly<Record<Family, FamilyState>>
 	readonly program: NftProgram
 }
 
-export function compileProgram(model: NetworkModel, node: NodeName, previous: Compiled | undefined): Compiled {
-	const now = vantageOf(model, node)
+export function compileProgram(model: NetworkModel, name: NodeName, previous: Compiled | undefined): Compiled {
+	const node = model.nodes.get(name)
 	const keep =
-		previous !== undefined && sameVantage(previous.vantage, now) && previous.model.config === model.config
+		previous !== undefined && previous.model.config === model.config && sameNode(previous.node, node)
 			? previous
 			: undefined
-	const vantage = keep?.vantage ?? now
+	const vantage = keep?.vantage ?? vantageOf(model, name)
 	const before = keep?.model
 	const inside = networksOf(model.config.serviceCidrs)
 	const work = {
@@ -39,7 +41,7 @@ export function compileProgram(model: NetworkModel, node: NodeName, previous: Co
 		ip6: new Work(keep?.families.ip6 ?? nothing, inside),
 	}
 	changeServices(before, model, vantage, work)
-	changeHairpins(before, model, node, work)
+	changeHairpins(before, model, name, work)
 	const families = {
 		ip: work.ip.finish('ip', model.config),
 		ip6: work.ip6.finish('ip6', model.config),
@@ -49,11 +51,7 @@ export function compileProgram(model: NetworkModel, node: NodeName, previous: Co
 		keep !== undefined && families.ip.table === keep.families.ip.table && families.ip6.table === keep.families.ip6.table
 	const program = same ? keep.program : { tables: tableOf(tables.map((t) => [tableKey(t.family, t.name), t] as const)) }
 	const { config, services, addresses, frontends, pods } = model
-	return { model: { config, services, addresses, frontends, pods }, vantage, families, program }
-}
-
-function sameVantage(a: Vantage, b: Vantage): boolean {
-	return JSON.stringify(a) === JSON.stringify(b)
+	return { model: { config, services, addresses, frontends, pods }, node, vantage, families, program }
 }
 
 function changeServices(
@@ -62,24 +60,11 @@ function changeServices(
 	vantage: Vantage,
 	work: Readonly<Record<Family, Work>>,
 ): void {
-	const services = before?.services ?? emptyTable<ObjectKey, Service>()
-	const leaving: Service[] = []
-	const coming: Service[] = []
-	diffTables(services, model.services, (_, a, b) => {
-		if (a !== undefined) leaving.push(a)
-		if (b !== undefined) coming.push(b)
-	})
-	// A Service that is the same may have gained or lost an address that another one claims, too.
-	const claimed = before === undefined ? undefined : claims(before, model, vantage)
-	for (const key of claimed ?? []) {
-		const service = model.services.get(key)
-		if (service === undefined || services.get(key) !== service) continue
-		leaving.push(service)
-		coming.push(service)
-	}
+	const changed = changedServices(before, model, vantage)
 	// First everything that goes, then everything that comes: an address may move from one Service to another.
 	const gone = new Map<string, Contribution>()
-	for (const service of leaving) {
+	for (const { before: service } of changed.values()) {
+		if (service === undefined) continue
 		contribute(service, vantage, before ?? model, (family, set, at, element) => {
 			if (set === names.externalIps) work[family].share(at, -1)
 			else gone.set(`${family} ${set} ${at}`, { family, set, key: at, element })
@@ -98,7 +83,7 @@ function changeServices(
 		}
 		work[family].put(set, at, element, old?.element)
 	}
-	for (const service of coming) contribute(service, vantage, model, put)
+	for (const { now } of changed.values()) if (now !== undefined) contribute(now, vantage, model, put)
 	for (const { family, set, key, element } of gone.values()) work[family].take(set, key, element)
 }
 
@@ -107,28 +92,6 @@ interface Contribution {
 	readonly set: string
 	readonly key: string
 	readonly element: NftElement
-}
-
-/** Services one of whose addresses or ports changed hands. */
-function claims(before: Compiled['model'], model: NetworkModel, vantage: Vantage): Set<ObjectKey> {
-	const keys = new Set<ObjectKey>()
-	diffTables(before.addresses, model.addresses, (ip, a, b) => {
-		if (a?.kind === 'service') keys.add(a.service)
-		if (b?.kind === 'service') keys.add(b.service)
-		// A node port does not answer at an address that is a Service's by itself.
-		if ((a?.kind === 'service') !== (b?.kind === 'service') && vantage.nodePortIps.includes(ip))
-			for (const key of model.frontends.keys()) if (key.startsWith('*')) keys.add(model.frontends.get(key) as ObjectKey)
-	})
-	diffTables(before.frontends, model.frontends, (key, a, b) => {
-		if (a !== undefined) keys.add(a)
-		if (b !== undefined) keys.add(b)
-		const [ip = '', protocol, port] = key.split(' ')
-		if (!vantage.nodePortIps.includes(ip as Ip)) return
-		const nodePort = `*${familyOf(ip as Ip)} ${protocol} ${port}`
-		for (const owner of [before.frontends.get(nodePort), model.frontends.get(nodePort)])
-			if (owner !== undefined) keys.add(owner)
-	})
-	return keys
 }
 
 /** The pods of this node that could reach themselves through a Service. */
