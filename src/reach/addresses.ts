@@ -42,6 +42,11 @@ export function intervalOf(cidr: Cidr): Interval {
 	return { family, first, last: BigInt(first) + (1n << BigInt(128 - cidrLength(cidr))) - 1n }
 }
 
+/** Whether all of `part` lies within `whole`. */
+export function isWithin(part: Interval, whole: Interval): boolean {
+	return part.family === whole.family && part.first >= whole.first && part.last <= whole.last
+}
+
 export function contains(interval: Interval, family: IpFamily, position: Position): boolean {
 	return interval.family === family && position >= interval.first && position <= interval.last
 }
@@ -52,12 +57,24 @@ export interface Pieces {
 	readonly to: number
 }
 
+/** A network that some policy names, and the smallest other one around it. */
+export interface Network extends Interval {
+	readonly cidr: Cidr
+	readonly around: Network | undefined
+}
+
 export interface AddressSpace {
 	/** Number of pieces: first those of IPv4, then those of IPv6. */
 	readonly size: number
 	/** What the pieces are cut by; equal keys, equal spaces. */
 	readonly key: string
+	readonly networks: ReadonlyMap<Cidr, Network>
 	pieceOf(family: IpFamily, position: Position): number
+	/**
+	 * The smallest of the networks with this address. Networks lie within each other or apart, so it tells every network that
+	 * holds the address: two addresses with the same one are alike to all policies, in however many pieces they lie.
+	 */
+	networkOf(family: IpFamily, position: Position): Network | undefined
 	/** The pieces of a network that the space was made with. */
 	piecesOf(cidr: Cidr): Pieces
 	intervalOf(piece: number): Interval
@@ -72,8 +89,10 @@ export function cutAddresses(cidrs: Iterable<Cidr>): AddressSpace {
 	const starts4 = new Set<number>([0])
 	const starts6 = new Set<bigint>([0n])
 	const names = [...new Set(cidrs)].sort()
-	for (const cidr of names) {
-		const { family, first, last } = intervalOf(cidr)
+	const named = names
+		.map((cidr) => ({ cidr, ...intervalOf(cidr) }))
+		.sort((a, b) => a.family - b.family || (a.first < b.first ? -1 : a.first > b.first ? 1 : a.last > b.last ? -1 : 1))
+	for (const { family, first, last } of named) {
 		if (family === 4) {
 			starts4.add(first as number)
 			if ((last as number) + 1 < end4) starts4.add((last as number) + 1)
@@ -96,10 +115,14 @@ export function cutAddresses(cidrs: Iterable<Cidr>): AddressSpace {
 	}
 	const pieceOf = (family: IpFamily, position: Position) =>
 		family === 4 ? find(v4, position) : v4.length + find(v6, position)
+	const networks = nest(named)
+	const innermost = [...smallestAt(v4, 4, networks), ...smallestAt(v6, 6, networks)]
 	return {
 		size: v4.length + v6.length,
 		key: names.join(),
+		networks: new Map(networks.map((network) => [network.cidr, network])),
 		pieceOf,
+		networkOf: (family, position) => innermost[pieceOf(family, position)],
 		piecesOf(cidr) {
 			const { family, first, last } = intervalOf(cidr)
 			return { from: pieceOf(family, first), to: pieceOf(family, last) + 1 }
@@ -111,6 +134,32 @@ export function cutAddresses(cidrs: Iterable<Cidr>): AddressSpace {
 		},
 		allOf: (family) => (family === 4 ? { from: 0, to: v4.length } : { from: v4.length, to: v4.length + v6.length }),
 	}
+}
+
+/** `sorted`: by family, then first address, the larger of two before the smaller. */
+function nest(sorted: readonly (Interval & { readonly cidr: Cidr })[]): readonly Network[] {
+	let around: Network | undefined
+	return sorted.map((next) => {
+		while (around !== undefined && !contains(around, next.family, next.first)) around = around.around
+		around = { ...next, around }
+		return around
+	})
+}
+
+/** For each of the ascending positions the smallest network with it. `networks` in the order of `nest`. */
+function smallestAt(
+	positions: readonly Position[],
+	family: IpFamily,
+	networks: readonly Network[],
+): readonly (Network | undefined)[] {
+	const own = networks.filter((n) => n.family === family)
+	let next = 0
+	let at: Network | undefined
+	return positions.map((position) => {
+		while (next < own.length && own[next]!.first <= position) at = own[next++]
+		while (at !== undefined && at.last < position) at = at.around
+		return at
+	})
 }
 
 /** Touching intervals joined; IPv4 first, ascending. */

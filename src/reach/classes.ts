@@ -1,11 +1,11 @@
-// Identities: addresses of pods that no policy can tell apart. Equal namespace, labels, named ports, family and piece of
-// the address space make one class, however many pods it has and wherever they run.
+// Identities: addresses of pods that no policy can tell apart. Equal namespace, labels, named ports, family and smallest
+// network that a policy names make one class, however many pods it has and wherever they run.
 
-import { cidrAddress, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
+import { type Cidr, cidrAddress, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import { controllerLabels } from '../model/labels.ts'
 import type { NetworkModel, Pod } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
-import { type AddressSpace, type Position, positionOf } from './addresses.ts'
+import { type AddressSpace, type Network, type Position, positionOf } from './addresses.ts'
 
 export interface NamedPort {
 	readonly name: string
@@ -22,9 +22,8 @@ export interface EndClass {
 	/** Equal named ports, equal number. */
 	readonly portsId: number
 	readonly family: IpFamily
-	/** Lowest and highest address that any of its pods ever had. */
-	low: Position
-	high: Position
+	/** The smallest network with its addresses that a policy names: tells all that have them. */
+	readonly network: Network | undefined
 	/** Its pods; empty where all have gone. */
 	readonly pods: Set<ObjectKey>
 }
@@ -32,21 +31,51 @@ export interface EndClass {
 /** Class 0 is nobody that exists: any pod that may come, in any namespace, with any labels. */
 export const anyPod = 0
 
+/** What other networks did to the classes. */
+export interface Division {
+	/** Networks that came or went. */
+	readonly networks: ReadonlySet<Cidr>
+	/** Classes that are new, with the class that their first pod was of. */
+	readonly made: readonly { readonly id: number; readonly from: number }[]
+	/** Classes that lost or won pods, or are no more. */
+	readonly moved: ReadonlySet<number>
+}
+
+/** What of a class's key is not its network. */
+interface Kind {
+	readonly namespace: string
+	readonly rest: string
+}
+
+interface Address {
+	readonly family: IpFamily
+	readonly position: Position
+}
+
+interface Placed {
+	readonly addresses: readonly Address[]
+	readonly ids: readonly number[]
+}
+
 export class ClassIndex {
 	readonly classes: EndClass[]
 	readonly postings = new Map<string, number[]>()
 	readonly byNamespace = new Map<string, number[]>()
 	readonly #ids = new Map<string, number>()
-	readonly #ofPod = new Map<ObjectKey, readonly number[]>()
+	readonly #kinds: Kind[] = [{ namespace: '', rest: '' }]
+	readonly #ofPod = new Map<ObjectKey, Placed>()
 	readonly #ports = new Map<string, number>([['', 0]])
 	readonly #named: ReadonlySet<string>
-	#fallback: Ip
+	readonly #fallback: Ip
+	/** Numbers of classes that are no more. */
+	readonly #free: number[] = []
+	#space: AddressSpace
 
 	/** `named`: the label keys that selectors name. */
-	constructor(model: Pick<NetworkModel, 'config'>, named: ReadonlySet<string>) {
+	constructor(model: Pick<NetworkModel, 'config'>, named: ReadonlySet<string>, space: AddressSpace) {
 		this.#named = named
+		this.#space = space
 		this.#fallback = fallbackIp(model)
-		const position = positionOf(this.#fallback)
 		this.classes = [
 			{
 				id: anyPod,
@@ -55,8 +84,7 @@ export class ClassIndex {
 				namedPorts: [],
 				portsId: 0,
 				family: familyOf(this.#fallback),
-				low: position,
-				high: position,
+				network: undefined,
 				pods: new Set(),
 			},
 		]
@@ -68,47 +96,30 @@ export class ClassIndex {
 	}
 
 	classesOf(pod: ObjectKey): readonly number[] {
-		return this.#ofPod.get(pod) ?? []
+		return this.#ofPod.get(pod)?.ids ?? []
 	}
 
 	/** The classes of the pod's addresses; `onNew` is called for each that did not exist. */
-	add(pod: Pod, space: AddressSpace, onNew: (id: number) => void): readonly number[] {
-		const labels = this.#labelsText(pod.labels)
-		const named = namedPortsOf(pod)
-		const portsText = named.length === 0 ? '' : named.map((p) => `${p.name}/${p.protocol}/${p.port}`).join()
+	add(pod: Pod, onNew: (id: number) => void): readonly number[] {
+		const namedPorts = namedPortsOf(pod)
+		const portsText = namedPorts.length === 0 ? '' : namedPorts.map((p) => `${p.name}/${p.protocol}/${p.port}`).join()
 		let portsId = this.#ports.get(portsText)
 		if (portsId === undefined) this.#ports.set(portsText, (portsId = this.#ports.size))
+		const kind = { namespace: pod.namespace, rest: `${portsId}\n${this.#labelsText(pod.labels)}` }
 		const ids: number[] = []
-		for (const ip of pod.ips.length === 0 ? [this.#fallback] : pod.ips) {
-			const family = familyOf(ip)
-			const position = positionOf(ip)
-			const key = `${pod.namespace}\n${space.pieceOf(family, position)}\n${portsId}\n${labels}`
-			let id = this.#ids.get(key)
+		const ips = pod.ips.length === 0 ? [this.#fallback] : pod.ips
+		const addresses = ips.map((ip) => ({ family: familyOf(ip), position: positionOf(ip) }))
+		for (const { family, position } of addresses) {
+			const network = this.#space.networkOf(family, position)
+			let id = this.#ids.get(keyOf(kind, family, network))
 			if (id === undefined) {
-				id = this.classes.length
-				this.#ids.set(key, id)
-				this.classes.push({
-					id,
-					namespace: pod.namespace,
-					labels: pod.labels,
-					namedPorts: named,
-					portsId,
-					family,
-					low: position,
-					high: position,
-					pods: new Set(),
-				})
-				for (const [name, value] of Object.entries(pod.labels)) post(this.postings, `${name}=${value}`, id)
-				post(this.byNamespace, pod.namespace, id)
+				id = this.#make(kind, { labels: pod.labels, namedPorts, portsId, family, network })
 				onNew(id)
 			}
-			const found = this.classes[id]!
-			if (position < found.low) found.low = position
-			if (position > found.high) found.high = position
-			found.pods.add(pod.key)
+			this.classes[id]!.pods.add(pod.key)
 			if (!ids.includes(id)) ids.push(id)
 		}
-		this.#ofPod.set(pod.key, ids)
+		this.#ofPod.set(pod.key, { addresses, ids })
 		return ids
 	}
 
@@ -119,20 +130,76 @@ export class ClassIndex {
 		return ids
 	}
 
-	/** Whether every class still lies within one piece, so that a network holds all of it or nothing. */
-	fits(space: AddressSpace): boolean {
-		return this.classes.every((c) => space.pieceOf(c.family, c.low) === space.pieceOf(c.family, c.high))
+	/** Policies name other networks: pods of those that came or went move, every other stays in its class. */
+	divide(space: AddressSpace): Division {
+		const before = this.#space
+		this.#space = space
+		const fresh = [...space.networks.values()].filter(({ cidr }) => !before.networks.has(cidr))
+		const gone = new Set([...before.networks.keys()].filter((cidr) => !space.networks.has(cidr)))
+		/** Where pods may be that move: in what is gone, and right around what is new. */
+		const concerned = new Set<string>(gone)
+		for (const network of fresh) {
+			let around = network.around
+			while (around !== undefined && !before.networks.has(around.cidr)) around = around.around
+			concerned.add(around?.cidr ?? `outside ${network.family}`)
+		}
+		const leaving = new Set<ObjectKey>()
+		for (const { network, family, pods } of this.classes) {
+			if (pods.size === 0 || !concerned.has(network?.cidr ?? `outside ${family}`)) continue
+			for (const pod of pods)
+				for (const { family, position } of this.#ofPod.get(pod)!.addresses)
+					if (space.networkOf(family, position)?.cidr !== before.networkOf(family, position)?.cidr) leaving.add(pod)
+		}
+		const made: { readonly id: number; readonly from: number }[] = []
+		const moved = new Set<number>()
+		for (const key of leaving) {
+			const { addresses, ids } = this.#ofPod.get(key)!
+			const kind = this.#kinds[ids[0]!]!
+			const next = new Set<number>()
+			for (const { family, position } of addresses) {
+				const network = space.networkOf(family, position)
+				let id = this.#ids.get(keyOf(kind, family, network))
+				if (id === undefined) {
+					const from = this.#ids.get(keyOf(kind, family, before.networkOf(family, position)))!
+					id = this.#make(kind, { ...this.classes[from]!, network })
+					made.push({ id, from })
+				}
+				next.add(id)
+			}
+			for (const id of ids) this.classes[id]!.pods.delete(key)
+			for (const id of next) this.classes[id]!.pods.add(key)
+			for (const id of [...ids, ...next]) moved.add(id)
+			this.#ofPod.set(key, { addresses, ids: [...next] })
+		}
+		for (const { id, network } of this.classes) {
+			if (network === undefined || !gone.has(network.cidr) || !this.#forget(id)) continue
+			moved.add(id)
+		}
+		return { networks: new Set([...gone, ...fresh.map(({ cidr }) => cidr)]), made, moved }
 	}
 
-	/** Pieces are numbered anew: the keys of classes must be those of the new space. */
-	renumber(space: AddressSpace): void {
-		const entries = [...this.#ids]
-		this.#ids.clear()
-		for (const [key, id] of entries) {
-			const [namespace, , ...rest] = key.split('\n')
-			const { family, low } = this.classes[id]!
-			this.#ids.set([namespace, space.pieceOf(family, low), ...rest].join('\n'), id)
-		}
+	#make(kind: Kind, like: Omit<EndClass, 'id' | 'namespace' | 'pods'>): number {
+		const id = this.#free.pop() ?? this.classes.length
+		const { labels, namedPorts, portsId, family, network } = like
+		const { namespace } = kind
+		this.classes[id] = { id, namespace, labels, namedPorts, portsId, family, network, pods: new Set() }
+		this.#kinds[id] = kind
+		this.#ids.set(keyOf(kind, family, network), id)
+		for (const [name, value] of Object.entries(labels)) post(this.postings, `${name}=${value}`, id)
+		post(this.byNamespace, namespace, id)
+		return id
+	}
+
+	/** The number is another class's the next time one is made. False: it was free before. */
+	#forget(id: number): boolean {
+		const { family, network, namespace, labels } = this.classes[id]!
+		const key = keyOf(this.#kinds[id]!, family, network)
+		if (this.#ids.get(key) !== id) return false
+		this.#ids.delete(key)
+		this.#free.push(id)
+		for (const [name, value] of Object.entries(labels)) unpost(this.postings, `${name}=${value}`, id)
+		unpost(this.byNamespace, namespace, id)
+		return true
 	}
 
 	#labelsText(labels: Readonly<Record<string, string>>): string {
@@ -145,10 +212,20 @@ export class ClassIndex {
 	}
 }
 
+function keyOf({ namespace, rest }: Kind, family: IpFamily, network: Network | undefined): string {
+	return `${namespace}\n${network?.cidr ?? family}\n${rest}`
+}
+
 function post(map: Map<string, number[]>, key: string, id: number): void {
 	const list = map.get(key)
 	if (list === undefined) map.set(key, [id])
 	else list.push(id)
+}
+
+function unpost(map: Map<string, number[]>, key: string, id: number): void {
+	const list = map.get(key)
+	const at = list?.indexOf(id) ?? -1
+	if (at >= 0) list!.splice(at, 1)
 }
 
 function namedPortsOf(pod: Pod): readonly NamedPort[] {

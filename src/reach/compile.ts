@@ -15,7 +15,7 @@ import type {
 import type { Origin } from '../model/origin.ts'
 import type { PolicyProfile } from '../model/policy-profile.ts'
 import { selectorMatches } from '../model/selector.ts'
-import { contains, intervalOf } from './addresses.ts'
+import { intervalOf, isWithin } from './addresses.ts'
 import { Bits } from './bits.ts'
 import { anyPod, type ClassIndex, type EndClass } from './classes.ts'
 import { type ConnectionPool, connectionsOf, noConnections } from './connections.ts'
@@ -95,6 +95,13 @@ export class Compiler {
 	addClass(id: number): void {
 		const end = this.#index.classes[id]!
 		for (const matcher of this.matchers.values()) matcher.bits.set(id, matcher.matches(end))
+	}
+
+	/** A class that was part of another until a network divided them: only networks tell them apart. */
+	divideClass(id: number, from: number): void {
+		const end = this.#index.classes[id]!
+		for (const { kind, bits, matches } of this.matchers.values())
+			bits.set(id, kind === 'block' ? matches(end) : bits.has(from))
 	}
 
 	/** Labels of namespaces changed: their classes may match otherwise. */
@@ -288,11 +295,11 @@ export class Compiler {
 			`block ${cidr} ${[...except].sort().join()}`,
 			() => ({
 				kind: 'block',
-				matches: ({ id, family, low }) =>
+				matches: ({ id, family, network }) =>
 					means &&
 					(id === anyPod
 						? whole.family === family && cidrLength(cidr) === 0 && except.length === 0
-						: contains(whole, family, low) && !holes.some((hole) => contains(hole, family, low))),
+						: network !== undefined && isWithin(network, whole) && !holes.some((hole) => isWithin(network, hole))),
 			}),
 			undefined,
 		)

@@ -55,7 +55,7 @@ function follow(
 	return { reach, rebuilt }
 }
 
-test('a new block that divides a class makes all classes anew', () => {
+test('a new block divides a class, and only that', () => {
 	const before = stateOf(
 		pod('a', '10.244.1.4'),
 		pod('b', '10.244.1.200'),
@@ -63,11 +63,46 @@ test('a new block that divides a class makes all classes anew', () => {
 	)
 	const block = (cidr: string) =>
 		policy('p', { podSelector: { matchLabels: { app: 'db' } }, ingress: [{ from: [{ ipBlock: { cidr } }] }] })
-	assert.equal(follow(before, block('10.244.1.0/25')).rebuilt, true)
+	const { reach: divided, rebuilt } = follow(before, block('10.244.1.0/25'))
+	assert.equal(rebuilt, false)
+	assert.notDeepEqual(divided.classesOf('shop/a'), divided.classesOf('shop/b'))
+	assert.equal(divided.classes.length, 4, 'a, b, c, and nobody')
 	assert.equal(follow(before, block('10.244.1.0/24')).rebuilt, false)
 	// The pieces have other numbers then; a pod that comes later belongs to the class of its like.
 	const { reach } = follow(before, block('10.244.1.0/24'), pod('d', '10.244.1.7'))
 	assert.deepEqual(reach.classesOf('shop/d'), reach.classesOf('shop/a'))
+})
+
+test('what a block divided is one again without it, and its number is free', () => {
+	let state = stateOf(
+		...Array.from({ length: 8 }, (_, i) => pod(`a-${i}`, `10.244.1.${i + 8}`)),
+		pod('c', '10.244.2.9', { labels: { app: 'db' } }),
+	)
+	let model = build(state)
+	const reach = new Reach({ model })
+	for (let i = 0; i < 8; i++) {
+		const next = setObject(
+			state,
+			policy('p', {
+				podSelector: { matchLabels: { app: 'db' } },
+				ingress: [{ from: [{ ipBlock: { cidr: `10.244.1.${i + 8}/32` } }] }],
+			}),
+		)
+		model = build(next, { state, model })
+		state = next
+		assert.equal(reach.update({ model }).rebuilt, false)
+		assert.deepEqual(disagreements(model, reach).wrong.slice(0, 3), [])
+	}
+	assert.ok(reach.classes.length <= 5, `${reach.classes.length} classes`)
+})
+
+test('pods around a block that is new stay one class', () => {
+	const { reach } = follow(
+		stateOf(pod('a', '10.244.1.4'), pod('b', '10.244.1.5'), pod('c', '10.244.1.6')),
+		policy('p', { podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: '10.244.1.5/32' } }] }] }),
+	)
+	assert.deepEqual(reach.classesOf('shop/a'), reach.classesOf('shop/c'))
+	assert.notDeepEqual(reach.classesOf('shop/a'), reach.classesOf('shop/b'))
 })
 
 test('a label that tells replicas apart counts from when a policy names it', () => {

@@ -17,6 +17,8 @@ export interface Profile {
 	readonly policies: readonly CompiledPolicy[]
 	/** For ingress: a destination with the named ports that the rules are about. */
 	readonly destination: EndClass | undefined
+	/** No rule at all, and nothing isolates: everything is allowed. */
+	readonly open: boolean
 	/** Some peer is told by the labels of its namespace. */
 	readonly asksNamespaces: boolean
 	users: number
@@ -28,10 +30,6 @@ export interface Profile {
 /** Not only rules that add up. */
 export function isOrdered(profile: Profile): boolean {
 	return profile.admin.length > 0 || profile.baseline.length > 0 || profile.trial
-}
-
-export function isOpen(profile: Profile): boolean {
-	return profile.rules === undefined && profile.admin.length === 0 && profile.baseline.length === 0
 }
 
 export function matchesClass(rule: CompiledRule, id: number): boolean {

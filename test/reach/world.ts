@@ -1,7 +1,7 @@
 // Clusters made by chance, of any size: few labels, few networks and named ports, so that selectors, blocks and exceptions
 // meet often. The same seed gives the same cluster.
 
-import type { Cidr } from '../../src/base/ip.ts'
+import { type Cidr, parseCidr } from '../../src/base/ip.ts'
 import type { KubeObject } from '../../src/kube/objects/meta.ts'
 import { type ClusterState, deleteObject, emptyState, setObject, setObjects } from '../../src/model/state.ts'
 
@@ -38,6 +38,8 @@ export interface WorldOptions {
 	readonly odd?: boolean
 	/** Policies of the tiers, and NetworkPolicies on trial. */
 	readonly tiers?: number
+	/** Networks of any size among the pods' addresses, so that most changes of a policy divide pods that were alike. */
+	readonly divided?: boolean
 }
 
 const networks = [
@@ -67,7 +69,7 @@ export interface World {
 }
 
 export function makeWorld(options: WorldOptions): World {
-	const { pods, policies, namespaces, replicas, odd = false, nodes = 5, tiers = 0 } = options
+	const { pods, policies, namespaces, replicas, odd = false, nodes = 5, tiers = 0, divided = false } = options
 	const random = chance(options.seed)
 	const names = Array.from({ length: namespaces }, (_, i) => `ns-${i}`)
 	const workloads = Math.max(1, Math.ceil(pods / replicas))
@@ -155,6 +157,17 @@ export function makeWorld(options: WorldOptions): World {
 			() => ({ matchLabels: { 'kubernetes.io/metadata.name': random.pick(names) } }),
 			() => ({ matchExpressions: [{ key: 'env', operator: 'NotIn', values: ['prod'] }] }),
 		])()
+	/** Half of them with a hole. */
+	const anyBlock = () => {
+		const v6 = odd && random.mostly(25)
+		const ip = v6
+			? `fd00:10:244:${random.below(nodes)}::${random.below(pods + 2).toString(16)}`
+			: `10.244.${random.below(nodes)}.${random.below(16)}`
+		const length = v6 ? random.pick([48, 63, 64, 122, 125, 126, 127, 128]) : 14 + random.below(19)
+		const cidr = parseCidr(`${ip}/${length}`, { mask: true })
+		const part = parseCidr(`${ip}/${Math.min(length + 1, v6 ? 128 : 32)}`, { mask: true })
+		return { cidr, ...(part !== cidr && random.mostly(50) ? { except: [part] } : {}) }
+	}
 	const peer = () =>
 		random.pick([
 			() => ({ podSelector: selector() }),
@@ -162,6 +175,7 @@ export function makeWorld(options: WorldOptions): World {
 			() => ({ namespaceSelector: namespaceSelector() }),
 			() => ({ namespaceSelector: namespaceSelector(), podSelector: selector() }),
 			() => {
+				if (divided && random.mostly(80)) return { ipBlock: anyBlock() }
 				const cidr = random.pick(networks)
 				const except = inside[cidr]
 				return {
