@@ -6,7 +6,7 @@ import { cidrLength } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
-import { addAddress } from '../linux/route/addresses.ts'
+import { addAddress, addLocalRoute } from '../linux/route/addresses.ts'
 import { addVeth, LOOPBACK, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
@@ -55,6 +55,7 @@ export function createOutside(
 		const port = readLinks(socket).find((l) => l.name === outsideInterface)!.index
 		for (const { outside, outsideGateway } of networks) addAddress(e, port, outsideGateway, cidrLength(outside))
 		setLink(e, { index: port, up: true })
+		for (const { outsideGateway } of networks) addLocalRoute(e, port, outsideGateway)
 		// A router of the Internet's edge does not say of every address that it does not exist.
 		for (const { family } of networks) {
 			const destination = everywhere(family)
@@ -65,6 +66,7 @@ export function createOutside(
 		setLink(e, { index: LOOPBACK, up: true })
 		for (const { outside, outsideIp } of networks) addAddress(e, found.index, outsideIp, cidrLength(outside))
 		setLink(e, { index: found.index, up: true })
+		for (const { outsideIp } of networks) addLocalRoute(e, found.index, outsideIp)
 		for (const { family, outsideGateway: via } of networks) {
 			addRoute(e, { destination: everywhere(family), via, index: found.index, protocol: PROTOCOL_STATIC })
 		}

@@ -7,7 +7,7 @@ import { type Cidr, cidrLength, type Ip } from '../base/ip.ts'
 import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { createNetns, inNetns, inNetnsAt, isNetns, openNetns } from '../linux/netns.ts'
-import { addAddress } from '../linux/route/addresses.ts'
+import { addAddress, addLocalRoute } from '../linux/route/addresses.ts'
 import { addBridge, addVeth, LOOPBACK, readLink, readLinks, setLink } from '../linux/route/links.ts'
 import { addRoute, PROTOCOL_STATIC } from '../linux/route/routes.ts'
 import { close } from '../linux/syscalls.ts'
@@ -61,6 +61,7 @@ export function createUnderlay(
 	setLink(e, { index: LOOPBACK, up: true })
 	for (const { router, underlay } of networks) addAddress(e, master, router, cidrLength(underlay))
 	setLink(e, { index: master, up: true })
+	for (const { router } of networks) addLocalRoute(e, master, router)
 	socket.request(e)
 	for (const node of nodes) plug(node)
 	const outside = createOutside(join(folder, 'outside'), netns, socket, networks)
@@ -94,6 +95,7 @@ export function createUnderlay(
 				for (const { nodeIp, underlay } of networks)
 					addAddress(e, found.index, nodeIp(node.number), cidrLength(underlay))
 				setLink(e, { index: found.index, up: true })
+				for (const { nodeIp } of networks) addLocalRoute(e, found.index, nodeIp(node.number))
 				for (const { family, router } of networks) {
 					addRoute(e, {
 						destination: everywhere(family),

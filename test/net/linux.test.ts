@@ -28,7 +28,7 @@ import {
 	ownNetns,
 } from '../../src/linux/netns.ts'
 import { openTraces, readTraces } from '../../src/linux/nftrace.ts'
-import { addAddress, deleteAddress, readAddresses } from '../../src/linux/route/addresses.ts'
+import { addAddress, addLocalRoute, deleteAddress, readAddresses } from '../../src/linux/route/addresses.ts'
 import {
 	addBridge,
 	addVeth,
@@ -209,6 +209,19 @@ describe('linux kernel', { skip: reasonToSkip() }, () => {
 			const info = e.nest(18)
 			e.string(1, 'nosuchkind').close(info).end()
 			assert.throws(() => nl!.request(e), /Unknown device type/)
+		})
+	})
+
+	it('an IPv6 address is reached as soon as it is acknowledged', async () => {
+		await withPair((_, a) => {
+			const e = new NetlinkEncoder()
+			for (let i = 1; i <= 200; i++) {
+				const added = ip(`fd00::${i.toString(16)}`)
+				addAddress(e, 10, added, 128)
+				addLocalRoute(e, 10, added)
+				a.request(e)
+				assert.equal(lookUpRoute(a, e, added)?.kind, 'local', added)
+			}
 		})
 	})
 

@@ -16,7 +16,7 @@ import type { ServiceDataplaneOptions } from '../../src/dataplane/proxies/servic
 import { NetlinkEncoder } from '../../src/linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { createNetns, deleteNetns, inNetnsAt, openNetns } from '../../src/linux/netns.ts'
-import { addAddress } from '../../src/linux/route/addresses.ts'
+import { addAddress, addLocalRoute } from '../../src/linux/route/addresses.ts'
 import { addBridge, addVeth, LOOPBACK, setLink } from '../../src/linux/route/links.ts'
 import { addNeighbour } from '../../src/linux/route/neighbours.ts'
 import { addRoute } from '../../src/linux/route/routes.ts'
@@ -193,6 +193,7 @@ export class Cluster {
 		const route = inNetnsAt(this.netns(node), () => new NetlinkSocket(NETLINK_ROUTE))
 		const e = new NetlinkEncoder()
 		addAddress(e, 10, address, address.includes(':') ? 128 : 32)
+		addLocalRoute(e, 10, address)
 		route.request(e)
 		route.close()
 	}
@@ -333,6 +334,7 @@ export class Cluster {
 		setLink(e, { index: 10, up: true })
 		addAddress(e, 10, ipOf(name), 16)
 		addAddress(e, 10, ipOf(name, 6), 64)
+		addLocalRoute(e, 10, ipOf(name, 6))
 		inside.request(e)
 		return inside
 	}
@@ -360,6 +362,7 @@ export class Cluster {
 		setLink(e, { index: 10, up: true })
 		addAddress(e, 10, ipOf(name), 32)
 		addAddress(e, 10, ipOf(name, 6), 128)
+		addLocalRoute(e, 10, ipOf(name, 6))
 		addRoute(e, { destination: hostCidr(gateway[4]), index: 10 })
 		for (const family of families) {
 			addNeighbour(e, 10, gateway[family], gatewayMac)

@@ -7,7 +7,7 @@ import { hostCidr } from '../../base/ip.ts'
 import { NetlinkEncoder } from '../../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, type NetlinkError, NetlinkSocket } from '../../linux/netlink/socket.ts'
 import { createNetns, deleteNetns, inNetns, isNetns, openNetns } from '../../linux/netns.ts'
-import { addAddress, deleteAddress, readAddresses } from '../../linux/route/addresses.ts'
+import { addAddress, addLocalRoute, deleteAddress, readAddresses } from '../../linux/route/addresses.ts'
 import { addVeth, deleteGroup, deleteLink, LOOPBACK, readLink, readLinks, setLink } from '../../linux/route/links.ts'
 import { addNeighbour, deleteNeighbour, readNeighbours } from '../../linux/route/neighbours.ts'
 import { addRoute, deleteRoute, PROTOCOL_KERNEL, readRoutes, TABLE_MAIN } from '../../linux/route/routes.ts'
@@ -192,6 +192,7 @@ export class NodeLinks {
 	#writePod(e: NetlinkEncoder, attachment: Attachment, index: number): void {
 		const pod = wiringOf(attachment).pod as PodEnd
 		for (const ip of pod.ips) addAddress(e, index, ip, Number(hostCidr(ip).split('/')[1]))
+		for (const ip of pod.ips) addLocalRoute(e, index, ip)
 		for (const neighbour of pod.neighbours) addNeighbour(e, index, neighbour.ip, neighbour.mac)
 		for (const { destination, via } of pod.routes)
 			addRoute(e, { destination, index, ...(via === undefined ? {} : { via }) })

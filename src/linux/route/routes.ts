@@ -65,7 +65,7 @@ export interface KernelRoute {
 export interface RouteRequest {
 	readonly destination: Cidr
 	/** unicast unless set. */
-	readonly kind?: 'unicast' | 'unreachable' | 'blackhole' | 'prohibit'
+	readonly kind?: 'unicast' | 'local' | 'unreachable' | 'blackhole' | 'prohibit'
 	/** undefined: on link. */
 	readonly via?: Ip
 	readonly index?: number
