@@ -48,7 +48,9 @@ export function build(
 
 	const { frontends, frontendClaims } = buildFrontends(input, { services, addresses })
 
-	const parts = { config, nodes, pods, services, addresses, frontends, policies, tieredPolicies, namespaces }
+	const { resolvedNames } = state
+	const policed = { policies, tieredPolicies, resolvedNames }
+	const parts = { config, nodes, pods, services, addresses, frontends, namespaces, ...policed }
 	const index = { slicesByService, podsByOwner, claims, frontendClaims }
 	let findings: readonly Finding[] | undefined
 	const model: NetworkModel = {
@@ -64,6 +66,7 @@ export function build(
 
 function readConfig(state: ClusterState): NetworkConfig {
 	const { clusterDomain, podCidrs, serviceCidrs, mtu, dnsService, nodeDns, nodePortAddresses, routerIps } = state.config
+	const { ignoreExternalIps } = state.config
 	const spec = state.services.get(dnsService)?.spec
 	const dnsServiceIp = state.config.dnsServiceIp ?? tryParseIp(spec?.clusterIP ?? spec?.clusterIPs?.[0] ?? '')
 	return {
@@ -75,5 +78,6 @@ function readConfig(state: ClusterState): NetworkConfig {
 		...(nodeDns === undefined ? {} : { nodeDns }),
 		...(nodePortAddresses === undefined ? {} : { nodePortAddresses }),
 		...(routerIps === undefined ? {} : { routerIps }),
+		...(ignoreExternalIps === undefined ? {} : { ignoreExternalIps }),
 	}
 }

@@ -6,6 +6,7 @@ import type { Protocol } from '../base/packet.ts'
 import type { Table } from '../base/table.ts'
 import type { Finding } from './finding.ts'
 import type { ObjectKey, Origin } from './origin.ts'
+import type { ResolvedNames } from './resolved-names.ts'
 
 export type NodeName = string
 
@@ -26,6 +27,8 @@ export interface NetworkModel {
 	/** Policies of the tiers before and behind NetworkPolicy, by `Kind name`. */
 	readonly tieredPolicies: Table<string, TieredPolicy>
 	readonly namespaces: Table<string, Namespace>
+	/** What policies that name domains go by; absent: nobody has told. */
+	readonly resolvedNames?: ResolvedNames
 	readonly findings: readonly Finding[]
 }
 
@@ -42,6 +45,8 @@ export interface NetworkConfig {
 	readonly routerIps?: readonly Ip[]
 	/** Networks whose node addresses answer for node ports. Undefined: the primary address of each family. */
 	readonly nodePortAddresses?: readonly Cidr[]
+	/** Services' externalIPs count for nothing: the feature gate AllowServiceExternalIPs is off. */
+	readonly ignoreExternalIps?: true
 	/** resolv.conf of the nodes, which pods with dnsPolicy Default inherit. Undefined: it names no server. */
 	readonly nodeDns?: ResolverConfig
 }
@@ -136,6 +141,8 @@ export interface Service {
 	readonly externalTrafficPolicy: 'Cluster' | 'Local'
 	/** spec.externalIPs, where the cluster allows them. */
 	readonly externalIps: readonly Ip[]
+	/** spec.externalIPs, where the cluster does not. */
+	readonly ignoredExternalIps?: readonly Ip[]
 	/** Set exactly for type LoadBalancer. */
 	readonly loadBalancer?: ServiceLoadBalancer
 	/** Answers whether this node has a ready endpoint. Only type LoadBalancer with externalTrafficPolicy Local. */
@@ -294,7 +301,7 @@ export interface TieredRule {
 	readonly origin: Origin
 }
 
-/** `domains` matches no address by itself: who answers the cluster's names knows which addresses they have. */
+/** `domains` means the addresses that the model's `resolvedNames` has for its names. */
 export type TieredPeer =
 	| PolicyPeer
 	| { readonly kind: 'nodes'; readonly nodes: LabelSelector; readonly origin: Origin }

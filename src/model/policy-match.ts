@@ -18,6 +18,7 @@ import type {
 import type { Origin } from './origin.ts'
 import type { Peer, Question } from './policy.ts'
 import type { PolicyProfile } from './policy-profile.ts'
+import { meantAt, nameMatches } from './resolved-names.ts'
 import { isNothing, mismatchOf, selectorMatches } from './selector.ts'
 
 export interface Mismatch {
@@ -43,7 +44,7 @@ export interface Requirement {
 	readonly name: string
 }
 
-export type MatchModel = Pick<NetworkModel, 'namespaces'> & Partial<Pick<NetworkModel, 'nodes'>>
+export type MatchModel = Pick<NetworkModel, 'namespaces'> & Partial<Pick<NetworkModel, 'nodes' | 'resolvedNames'>>
 
 /** Who asks: a policy of one namespace, or one of the tiers, which has none. */
 export interface MatchContext {
@@ -126,12 +127,37 @@ function matchPeer(context: MatchContext, peer: TieredPeer, other: Peer): Miss |
 			return miss(2, `nodes ${failed.text} (node "${node.name}")`, requirement)
 		}
 		case 'domains':
-			return miss(0, `domainNames ${peer.names.join(', ')}: what addresses they have is not known here`)
+			return matchDomains(context, peer, other)
 		default: {
 			const never: never = peer
 			throw new Error(`No such peer: ${JSON.stringify(never)}`)
 		}
 	}
+}
+
+function matchDomains({ model }: MatchContext, { names }: DomainsPeer, { ip }: Peer): Miss | undefined {
+	const known = model.resolvedNames
+	if (meantAt(known, names, ip).length > 0) return undefined
+	const wanted = names.join(', ')
+	const requirement: Requirement = { field: 'domainNames', wanted, actual: ip, of: 'address', name: ip }
+	const meant = [...(known?.keys() ?? [])].filter((name) => names.some((entry) => nameMatches(entry, name))).sort()
+	if (meant.length === 0) {
+		const text = `domainNames ${wanted}: the cluster's DNS server has answered with no address of such a name`
+		return miss(0, text, requirement)
+	}
+	const shown = meant.slice(0, 3).map((name) => `${name} has ${known!.get(name)!.slice(0, 3).join(', ')}`)
+	const text = `domainNames ${wanted}: ${shown.join('; ')}${meant.length > 3 ? '; …' : ''}, not ${ip}`
+	return miss(0, text, requirement)
+}
+
+type DomainsPeer = Extract<TieredPeer, { kind: 'domains' }>
+
+/** The names by which a rule that is meant means the address; empty where it does so otherwise. */
+export function namesMeant(context: MatchContext, rule: TieredRule, { peer: { ip } }: Question): readonly string[] {
+	const names = rule.peers.flatMap((peer) =>
+		peer.kind === 'domains' ? meantAt(context.model.resolvedNames, peer.names, ip) : [],
+	)
+	return [...new Set(names)].sort()
 }
 
 function miss(near: number, text: string, requirement?: Requirement): Miss {

@@ -7,7 +7,14 @@ import type { Protocol } from '../base/packet.ts'
 import type { Table } from '../base/table.ts'
 import type { NetworkModel, NodeName, Pod, Policy, PolicyRule, TieredPolicy, TieredRule } from './network.ts'
 import { defaultOrigin, type Origin } from './origin.ts'
-import { type MatchContext, type MatchModel, type Mismatch, ruleMismatch, tierSelects } from './policy-match.ts'
+import {
+	type MatchContext,
+	type MatchModel,
+	type Mismatch,
+	namesMeant,
+	ruleMismatch,
+	tierSelects,
+} from './policy-match.ts'
 import { type PolicyProfile, policyProfiles } from './policy-profile.ts'
 import { selectorMatches } from './selector.ts'
 
@@ -76,6 +83,8 @@ export interface TierRuleTrial {
 	readonly rule: TieredRule
 	/** Undefined: the rule matched, and its action was taken. */
 	readonly failed?: Mismatch
+	/** Names of domains by which it matched, as the cluster's DNS server answered. */
+	readonly names?: readonly string[]
 }
 
 type PolicyModel = MatchModel & Pick<NetworkModel, 'policies'> & Partial<Pick<NetworkModel, 'tieredPolicies'>>
@@ -156,7 +165,8 @@ function tryTier(
 		trials.push({ policy, rules })
 		for (const rule of policy[question.direction]) {
 			const failed = ruleMismatch(context, rule, question)
-			rules.push(failed === undefined ? { rule } : { rule, failed })
+			const names = failed === undefined ? namesMeant(context, rule, question) : []
+			rules.push(failed === undefined ? { rule, ...(names.length === 0 ? {} : { names }) } : { rule, failed })
 			if (failed !== undefined) continue
 			if (rule.action === 'Pass') return { trials }
 			const because = [policy.origin, rule.origin]

@@ -2,7 +2,7 @@
 // A new state shares everything that did not change with the old one, so that `build` can follow the difference.
 
 import type { Cidr, Ip } from '../base/ip.ts'
-import { emptyTable, type Table } from '../base/table.ts'
+import { emptyTable, type Table, tableOf } from '../base/table.ts'
 import type { DaemonSet, Deployment, ReplicaSet, StatefulSet } from '../kube/objects/apps.ts'
 import type { Job } from '../kube/objects/batch.ts'
 import type { Namespace, Node, Service } from '../kube/objects/core.ts'
@@ -17,11 +17,14 @@ import type { NetworkPolicy } from '../kube/objects/networking.ts'
 import type { Pod } from '../kube/objects/pod.ts'
 import type { ResolverConfig } from './network.ts'
 import { type Origin, objectOrigin } from './origin.ts'
+import type { ResolvedNames } from './resolved-names.ts'
 
 export interface ClusterState extends ObjectTables {
 	readonly config: ClusterConfig
 	/** By `Kind namespace/name`. */
 	readonly sources: Table<string, ObjectSource>
+	/** What the cluster's DNS server has answered with and still holds; no object says it. */
+	readonly resolvedNames: ResolvedNames
 }
 
 export interface ObjectTables {
@@ -57,6 +60,8 @@ export interface ClusterConfig {
 	readonly routerIps?: readonly Ip[]
 	/** Networks whose node addresses answer for node ports (kube-proxy: --nodeport-addresses). Undefined: primary. */
 	readonly nodePortAddresses?: readonly Cidr[]
+	/** Services' externalIPs count for nothing: kube-proxy's feature gate AllowServiceExternalIPs is off (KEP-5707). */
+	readonly ignoreExternalIps?: true
 }
 
 /** Where an object was read. Plain data: it crosses sockets as JSON. */
@@ -127,6 +132,7 @@ export function emptyState(config: Partial<ClusterConfig> = {}): ClusterState {
 			...config,
 		},
 		sources: emptyTable(),
+		resolvedNames: emptyTable(),
 		nodes: none,
 		namespaces: none,
 		pods: none,
@@ -253,12 +259,19 @@ export interface EncodedState {
 	readonly config: ClusterConfig
 	readonly objects: readonly KubeObject[]
 	readonly sources: Readonly<Record<string, ObjectSource>>
+	readonly resolvedNames?: Readonly<Record<string, readonly Ip[]>>
 }
 
 export function encodeState(state: ClusterState): EncodedState {
 	const objects: KubeObject[] = []
 	for (const { table } of Object.values(stateKinds)) objects.push(...(state[table].values() as Iterable<KubeObject>))
-	return { config: state.config, objects, sources: Object.fromEntries(state.sources) }
+	const { config, sources, resolvedNames } = state
+	return {
+		config,
+		objects,
+		sources: Object.fromEntries(sources),
+		...(resolvedNames.size === 0 ? {} : { resolvedNames: Object.fromEntries(resolvedNames) }),
+	}
 }
 
 export function decodeState(encoded: EncodedState): ClusterState {
@@ -268,5 +281,5 @@ export function decodeState(encoded: EncodedState): ClusterState {
 		const space = id.indexOf(' ')
 		state = setSource(state, id.slice(0, space), id.slice(space + 1), source)
 	}
-	return state
+	return { ...state, resolvedNames: tableOf(Object.entries(encoded.resolvedNames ?? {})) }
 }

@@ -145,9 +145,12 @@ export function commandText({ object, patch }: PolicyEdit): string {
 /** One line for each policy without rules and each rule that failed; empty where the connection is allowed by one. */
 export function explainDenial(decision: Decision, direction: Direction, translated?: Translated): readonly string[] {
 	const passed = decision.tiers.flatMap(({ rules }) =>
-		rules.flatMap(({ rule, failed }) =>
-			failed === undefined && rule.action === 'Pass' ? [`${originText(rule.origin)} passes it to the next tier`] : [],
-		),
+		rules.flatMap(({ rule, failed, names }) => {
+			if (failed !== undefined) return []
+			if (names !== undefined)
+				return [`${originText(rule.origin)}: an address of ${names.join(', ')}, as the cluster's DNS server answered`]
+			return rule.action === 'Pass' ? [`${originText(rule.origin)} passes it to the next tier`] : []
+		}),
 	)
 	if (decision.verdict === 'allow' && decision.audited !== true) return passed
 	if (decision.tier === 'Admin' || decision.tier === 'Baseline') {

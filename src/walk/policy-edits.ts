@@ -54,7 +54,10 @@ export interface PatchOperation {
 }
 
 /** The parts of the model that decisions read. */
-export type EditModel = Pick<NetworkModel, 'pods' | 'policies' | 'tieredPolicies' | 'namespaces' | 'nodes'>
+export type EditModel = Pick<
+	NetworkModel,
+	'pods' | 'policies' | 'tieredPolicies' | 'namespaces' | 'nodes' | 'resolvedNames'
+>
 
 /** An edit and the model as it would be with it. */
 export interface Candidate {
@@ -76,9 +79,10 @@ export function policyEdits(
 ): readonly PolicyEdit[] {
 	if (decision.verdict === 'allow') return []
 	// A copy of the whole model would compute its findings.
-	const { pods, policies, tieredPolicies, namespaces, nodes } = model
+	const { pods, policies, tieredPolicies, namespaces, nodes, resolvedNames } = model
+	const parts = { pods, policies, tieredPolicies, namespaces, nodes, ...(resolvedNames && { resolvedNames }) }
 	const found: PolicyEdit[] = []
-	for (const candidate of candidates({ pods, policies, tieredPolicies, namespaces, nodes }, question, decision)) {
+	for (const candidate of candidates(parts, question, decision)) {
 		const { after, edit } = candidate
 		if (!isAllowed(after, question, profile)) continue
 		if (edit.kind === 'rule' && found.some((e) => e.kind === 'rule' && sameText(e, edit))) continue

@@ -1,7 +1,10 @@
 // Small clusters with many policies of all four kinds, each drawn from few labels, ports and addresses so that they meet.
 // From a seed: thousands in a second.
 
+import type { Ip } from '../../src/base/ip.ts'
+import { tableOf } from '../../src/base/table.ts'
 import type { ProfileName } from '../../src/model/policy-profile.ts'
+import type { ResolvedNames } from '../../src/model/resolved-names.ts'
 import type { OracleCluster, OracleCorners, OraclePod } from './policy-oracle.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: objects of the API, malformed ones among them
@@ -85,7 +88,10 @@ export function makeCluster(dice: Dice, kinds: 'v1' | 'all'): OracleCluster {
 		for (let i = dice(3) - 1; i > 0; i--) policies.push(adminNetworkPolicy(dice, dice.one(['anp', 'cnp1'])))
 		if (dice(3) === 0) policies.push(baselinePolicy(dice, dice(5) === 0 ? 'other' : 'default'))
 	}
-	return { namespaces, nodes, pods, policies }
+	const names: Record<string, readonly string[]> = {}
+	for (const name of ['example.org', 'www.example.org', 'a.b.example.org', 'example.com'])
+		if (dice(2) === 0) names[name] = dice.some(1, 2, () => dice.one(['203.0.113.9', '203.0.113.10', ...ips(pods)]))
+	return { namespaces, nodes, pods, policies, names }
 }
 
 function selector(dice: Dice): Any {
@@ -159,7 +165,7 @@ function tierRule(dice: Dice, side: 'from' | 'to', actions: readonly string[], p
 				? [
 						() => ({ networks: dice.some(1, 2, () => dice.one(networks)) }),
 						() => ({ nodes: dice.one([{}, { matchLabels: { zone: 'b' } }]) }),
-						() => ({ domainNames: ['example.org'] }),
+						() => ({ domainNames: dice.some(1, 2, () => dice.one(['example.org', '*.example.org', 'Example.COM.'])) }),
 					]
 				: []),
 			...(dice(4) === 0 ? [() => ({}), () => ({ fromTheFuture: {} }), () => ({ networks: ['10.244.0.0/16'] })] : []),
@@ -233,6 +239,15 @@ function baselinePolicy(dice: Dice, name: string): Any {
 		metadata: { name },
 		spec: tierSpec(dice, ['Allow', 'Deny'], oldPorts(dice)),
 	}
+}
+
+function ips(pods: readonly OraclePod[]): readonly string[] {
+	return pods.filter((p) => !p.hostNetwork).map((p) => p.ip)
+}
+
+/** What its DNS server has answered, as the model takes it. */
+export function resolvedNamesOf({ names = {} }: OracleCluster): ResolvedNames {
+	return tableOf(Object.entries(names).map(([name, list]) => [name, [...new Set(list)].sort() as Ip[]] as const))
 }
 
 /** The cluster as API objects, as a server would hold them. */

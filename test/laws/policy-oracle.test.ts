@@ -9,7 +9,7 @@ import { build } from '../../src/model/build.ts'
 import { decide, type Peer } from '../../src/model/policy.ts'
 import { policyProfiles } from '../../src/model/policy-profile.ts'
 import { emptyState, setObject } from '../../src/model/state.ts'
-import { cornersOf, diceOf, makeCluster, objectsOf } from './policy-clusters.ts'
+import { cornersOf, diceOf, makeCluster, objectsOf, resolvedNamesOf } from './policy-clusters.ts'
 import { type OracleConnection, type OraclePod, oracle } from './policy-oracle.ts'
 
 const asked: readonly (readonly [Protocol, number])[] = [
@@ -36,7 +36,7 @@ for (const [kinds, count, profile] of [
 			const cluster = { ...drawn, corners: cornersOf[profile] }
 			let state = emptyState()
 			for (const object of objectsOf(cluster)) state = setObject(state, object)
-			const model = build(state)
+			const model = build({ ...state, resolvedNames: resolvedNamesOf(cluster) })
 			const others: OracleConnection['other'][] = [
 				...cluster.pods.map((pod) => (pod.hostNetwork ? { ip: pod.ip, node: pod.node } : { ip: pod.ip, pod })),
 				...Object.entries(cluster.nodes).map(([node, { ip }]) => ({ ip, node })),

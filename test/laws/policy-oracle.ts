@@ -18,6 +18,8 @@ export interface OracleCluster {
 	readonly pods: readonly OraclePod[]
 	// biome-ignore lint/suspicious/noExplicitAny: an oracle reads the object as it is written
 	readonly policies: readonly any[]
+	/** What the cluster's DNS server has answered, by name. */
+	readonly names?: Readonly<Record<string, readonly string[]>>
 	/** What the APIs leave open; undefined: as this project decides it. */
 	readonly corners?: OracleCorners
 }
@@ -183,12 +185,22 @@ function isKnownPort(port: Any): boolean {
 function tierPeer(cluster: OracleCluster, peer: Any, c: OracleConnection): boolean {
 	if (peer.networks !== undefined)
 		return isMeant(cluster, c) && peer.networks.some((n: string) => inNetwork(c.other.ip, n))
-	if (peer.domainNames !== undefined) return false
+	if (peer.domainNames !== undefined)
+		return Object.entries(cluster.names ?? {}).some(
+			([name, ips]) => ips.includes(c.other.ip) && peer.domainNames.some((d: string) => isNameOf(d, name)),
+		)
 	if (peer.nodes !== undefined)
 		return c.other.node !== undefined && selects(peer.nodes, cluster.nodes[c.other.node]!.labels)
 	// "host-networked pods are not included in this type of peer"
 	const pod = c.other.pod
 	return pod !== undefined && !pod.hostNetwork && isSubject(cluster, peer, pod)
+}
+
+/** "`*`, the wildcard specifier, matches one or more entire labels" */
+function isNameOf(domain: string, name: string): boolean {
+	const [wanted, is] = [domain, name].map((text) => text.toLowerCase().replace(/\.$/, '').split('.'))
+	if (wanted![0] !== '*') return is!.join() === wanted!.join()
+	return is!.length >= wanted!.length && is!.slice(1 - wanted!.length).join() === wanted!.slice(1).join()
 }
 
 function tierPort(port: Any, c: OracleConnection): boolean {

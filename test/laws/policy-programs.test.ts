@@ -12,7 +12,7 @@ import { type NftProgram, sameProgram } from '../../src/linux/nft/program.ts'
 import { build } from '../../src/model/build.ts'
 import { type ProfileName, policyProfiles } from '../../src/model/policy-profile.ts'
 import { emptyState, setObject } from '../../src/model/state.ts'
-import { cornersOf, diceOf, makeCluster, objectsOf } from './policy-clusters.ts'
+import { cornersOf, diceOf, makeCluster, objectsOf, resolvedNamesOf } from './policy-clusters.ts'
 import { type OracleCluster, type OraclePod, oracle } from './policy-oracle.ts'
 
 const asked: readonly (readonly [Protocol, number])[] = [
@@ -60,6 +60,8 @@ function law(profile: ProfileName, clusters: number): void {
 		const early = build(state)
 		const before = state
 		for (const object of objects.slice(late)) state = setObject(state, object)
+		// Names are answered, and forgotten, at any time.
+		state = { ...state, resolvedNames: resolvedNamesOf(cluster) }
 		const model = build(state, { state: before, model: early })
 		for (const node of nodes) {
 			const first = node.plane.compile(early, node.name)

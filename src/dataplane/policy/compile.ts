@@ -19,11 +19,13 @@ import type {
 import type { ObjectKey } from '../../model/origin.ts'
 import { type Direction, inOrder, selecting } from '../../model/policy.ts'
 import { tierSelects } from '../../model/policy-match.ts'
+import type { ResolvedNames } from '../../model/resolved-names.ts'
 import { selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
+import { type DomainSet, meansName } from './domains.ts'
 import { FamilyTable } from './family-table.ts'
 import { type Family, families, hasSelf, names, type PolicyConfig } from './layout.ts'
-import { keysOf, type Membership, MembershipIndex } from './members.ts'
+import { clip, keysOf, type Membership, MembershipIndex } from './members.ts'
 import { chainName, chainsOf, type Group, groupKey, namedPortsOf } from './rules.ts'
 
 /** A pod's wiring on this node: it is there before the API says which address the pod has. */
@@ -33,7 +35,10 @@ export interface LocalPod {
 	readonly ips: readonly Ip[]
 }
 
-type PolicyModel = Pick<NetworkModel, 'pods' | 'addresses' | 'namespaces' | 'policies' | 'tieredPolicies' | 'nodes'>
+type PolicyModel = Pick<
+	NetworkModel,
+	'pods' | 'addresses' | 'namespaces' | 'policies' | 'tieredPolicies' | 'nodes' | 'resolvedNames'
+>
 
 const directions: readonly Direction[] = ['ingress', 'egress']
 const familyName = (ip: Ip): Family => (familyOf(ip) === 4 ? 'ip' : 'ip6')
@@ -61,6 +66,14 @@ interface ActiveMembership extends Membership {
 	readonly keys: Map<Ip, readonly string[]>
 }
 
+interface ActiveDomains extends DomainSet {
+	readonly uses: Record<Family, number>
+	/** The addresses in it, each with the names that brought it. */
+	readonly names: Map<Ip, Set<string>>
+}
+
+const noNames: ResolvedNames = emptyTable()
+
 export class PolicyCompiler {
 	readonly #node: NodeName
 	readonly #config: PolicyConfig
@@ -79,6 +92,7 @@ export class PolicyCompiler {
 	readonly #groups = new Map<string, ActiveGroup>()
 	readonly #memberships = new Map<string, ActiveMembership>()
 	readonly #index = new MembershipIndex<ActiveMembership>()
+	readonly #domains = new Map<string, ActiveDomains>()
 	readonly #tables: Readonly<Record<Family, FamilyTable>>
 	#program: NftProgram = emptyProgram
 
@@ -110,6 +124,7 @@ export class PolicyCompiler {
 		for (const key of touched.pods) for (const ip of this.#wiredByPod.get(key) ?? []) subjects.add(ip)
 		this.#movePeers(touched.ips, subjects)
 		this.#touchNamespaces(before, model, subjects)
+		this.#touchNames(before.resolvedNames ?? noNames, model.resolvedNames ?? noNames)
 		const rebuilt = this.#touchPolicies(before, model, subjects)
 		this.#touchTiers(before, model, subjects, rebuilt)
 		if (before.nodes !== model.nodes) this.#touchNodes(rebuilt)
@@ -194,6 +209,27 @@ export class PolicyCompiler {
 				if (pod === undefined) continue
 				for (const m of this.#index.candidates(pod)) if (m.namespaces !== undefined) this.#place(m, ip, pod)
 			}
+		}
+	}
+
+	#touchNames(before: ResolvedNames, after: ResolvedNames): void {
+		if (this.#domains.size === 0) return
+		diffTables(before, after, (name, had, has) => {
+			for (const set of this.#domains.values()) if (meansName(set, name)) this.#nameIn(set, name, had, has)
+		})
+	}
+
+	/** Puts a name's addresses into the set, in place of those it had. */
+	#nameIn(set: ActiveDomains, name: string, had: readonly Ip[] = [], has: readonly Ip[] = []): void {
+		const touched = new Set([...had, ...has])
+		for (const ip of touched) {
+			const names = set.names.get(ip) ?? new Set<string>()
+			if (has.includes(ip)) names.add(name)
+			else names.delete(name)
+			if (names.size === 0) set.names.delete(ip)
+			else set.names.set(ip, names)
+			const element = names.size === 0 ? undefined : { comment: clip([...names].sort().join(', ')) }
+			this.#tables[familyName(ip)].edit(set.name, ip, element)
 		}
 	}
 
@@ -353,6 +389,7 @@ export class PolicyCompiler {
 	#build(active: ActiveGroup, family: Family): void {
 		const chains = chainsOf(active.group, family, this.#config, this.#model.nodes)
 		for (const m of chains.memberships) this.#remember(m, family)
+		for (const set of chains.domains) this.#rememberNames(set, family)
 		const dropped = this.#tables[family].setChains(active.name, chains)
 		for (const name of dropped) this.#forget(name, family)
 	}
@@ -370,13 +407,28 @@ export class PolicyCompiler {
 		active.uses[family]++
 	}
 
+	#rememberNames(set: DomainSet, family: Family): void {
+		let active = this.#domains.get(set.name)
+		if (active === undefined) {
+			active = { ...set, uses: { ip: 0, ip6: 0 }, names: new Map() }
+			this.#domains.set(set.name, active)
+			for (const [name, ips] of this.#model.resolvedNames ?? noNames)
+				if (meansName(active, name)) this.#nameIn(active, name, [], ips)
+		}
+		active.uses[family]++
+	}
+
 	#forget(name: string, family: Family): void {
-		const active = this.#memberships.get(name)
+		const membership = this.#memberships.get(name)
+		const active = membership ?? this.#domains.get(name)
 		if (active === undefined) return
 		active.uses[family]--
 		if (active.uses.ip + active.uses.ip6 > 0) return
-		this.#memberships.delete(name)
-		this.#index.delete(active)
+		this.#domains.delete(name)
+		if (membership !== undefined) {
+			this.#memberships.delete(name)
+			this.#index.delete(membership)
+		}
 		for (const each of families) this.#tables[each].clear(name)
 	}
 

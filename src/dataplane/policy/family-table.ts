@@ -66,18 +66,20 @@ export class FamilyTable {
 		this.#changed.add(set)
 	}
 
-	/** The names of the memberships that the chains under this name asked for before: each counts one use less. */
-	setChains(name: string, { chains, memberships, constants }: GroupChains): readonly string[] {
+	/** The names of the sets with changing contents that the chains under this name asked for before: each counts one use less. */
+	setChains(name: string, { chains, memberships, domains, constants }: GroupChains): readonly string[] {
 		for (const m of memberships) {
 			const declare = m.port === undefined ? peerSet : namedSet
 			this.#use(m.name, () => ({ declaration: declare(this.#family, m.name, m.comment), count: 0 }))
 		}
+		for (const { name: set, comment } of domains)
+			this.#use(set, () => ({ declaration: peerSet(this.#family, set, comment), count: 0 }))
 		for (const { elements, ...declaration } of constants)
 			this.#use(declaration.name, () => ({ declaration, constant: elements, count: 0 }))
 		const dropped = this.removeChains(name)
 		this.#setsOf.set(
 			name,
-			[...memberships, ...constants].map((s) => s.name),
+			[...memberships, ...domains, ...constants].map((s) => s.name),
 		)
 		this.#chainsOf.set(
 			name,
@@ -87,7 +89,7 @@ export class FamilyTable {
 		return dropped
 	}
 
-	/** The names of the memberships it asked for. */
+	/** The names of the sets with changing contents it asked for. */
 	removeChains(name: string): readonly string[] {
 		for (const chain of this.#chainsOf.get(name) ?? []) this.#chains = this.#chains.delete(chain)
 		this.#chainsOf.delete(name)

@@ -34,6 +34,7 @@ import { type PolicyProfile, policyProfiles } from '../../model/policy-profile.t
 import { isNothing, selectorMatches } from '../../model/selector.ts'
 import { originComment } from '../origin.ts'
 import { type Block, rangesOf } from './blocks.ts'
+import { type DomainSet, domainSetOf } from './domains.ts'
 import {
 	addressType,
 	blockSet,
@@ -65,6 +66,7 @@ export interface GroupChains {
 	/** The first is the group's; it goes on to the others. */
 	readonly chains: readonly NftChain[]
 	readonly memberships: readonly Membership[]
+	readonly domains: readonly DomainSet[]
 	/** Sets with the contents they have for good. */
 	readonly constants: readonly NftSet[]
 }
@@ -112,9 +114,19 @@ export function namedPortsOf(
 export function chainsOf(group: Group, family: Family, config: PolicyConfig, nodes: Nodes): GroupChains {
 	const { direction, policies, tiers } = group
 	const memberships = new Map<string, Membership>()
+	const domains = new Map<string, DomainSet>()
 	const constants = new Map<string, NftSet>()
 	const profile = config.profile ?? policyProfiles.default
-	const context: RuleContext = { direction, named: group.named, family, nodes, profile, memberships, constants }
+	const context: RuleContext = {
+		direction,
+		named: group.named,
+		family,
+		nodes,
+		profile,
+		memberships,
+		domains,
+		constants,
+	}
 	const name = chainName(group)
 	const { saddr, daddr } = addresses(family)
 	const self: NftRule[] = !hasSelf(config)
@@ -156,7 +168,12 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 				{ name: next, rules: rest },
 			]
 		: [{ name, rules: tiered ? [...self, ...first, ...rest] : rest }]
-	return { chains, memberships: [...memberships.values()], constants: [...constants.values()] }
+	return {
+		chains,
+		memberships: [...memberships.values()],
+		domains: [...domains.values()],
+		constants: [...constants.values()],
+	}
 }
 
 /** What a rule that matches does, and what it is called in the log; the log has no word for going on to another tier. */
@@ -201,16 +218,21 @@ interface RuleContext {
 	readonly profile: PolicyProfile
 	/** What the rules ask for is noted here. */
 	readonly memberships: Map<string, Membership>
+	readonly domains: Map<string, DomainSet>
 	readonly constants: Map<string, NftSet>
 }
 
 /** Every combination of a peer and a port of the rule: what must hold of a packet, any of them. */
 function matchesOf(context: RuleContext, scope: string | undefined, rule: PolicyRule | TieredRule): Expression[][] {
-	const { direction, family, profile, memberships, constants } = context
+	const { direction, family, profile, memberships, domains, constants } = context
 	const address = peerAddress(family, direction)
 	const use = (m: Membership) => {
 		memberships.set(m.name, m)
 		return m.name
+	}
+	const useNames = (set: DomainSet) => {
+		domains.set(set.name, set)
+		return set.name
 	}
 	const keep = (set: NftSet) => {
 		constants.set(set.name, set)
@@ -234,15 +256,18 @@ function matchesOf(context: RuleContext, scope: string | undefined, rule: Policy
 					? inSet([address], use(membershipOf(peer.who)))
 					: peer.kind === 'nodes'
 						? inSet([address], keep(nodeSet(family, peer.addresses)))
-						: [...matchBlocks(peer.blocks, family, direction, keep), ...(peer.anyone ? [] : notOfCluster())]
+						: peer.kind === 'domains'
+							? inSet([address], useNames(peer.set))
+							: [...matchBlocks(peer.blocks, family, direction, keep), ...(peer.anyone ? [] : notOfCluster())]
 		for (const port of ports) matches.push([...expressions, ...port])
 		// A name means another number on each pod: address and port are looked up together.
 		for (const port of portNames) {
 			// Nodes have no ports with names, nor has what lies outside.
 			if (peer.kind === 'nodes' || (peer.kind === 'blocks' && !profile.blocksMatchPods)) continue
-			const who = peer.kind === 'any' ? {} : peer.kind === 'pods' ? peer.who : { blocks: peer.blocks }
+			const who = peer.kind === 'pods' ? peer.who : peer.kind === 'blocks' ? { blocks: peer.blocks } : {}
 			const set = use(membershipOf({ ...who, port }))
-			matches.push(inSet([address, ...portKey], set))
+			const named = peer.kind === 'domains' ? expressions : []
+			matches.push([...named, ...inSet([address, ...portKey], set)])
 		}
 	}
 	return matches
@@ -254,6 +279,7 @@ type Peer =
 	/** `anyone`: whoever has such an address, whatever the profile says. */
 	| { readonly kind: 'blocks'; readonly blocks: readonly Block[]; readonly anyone: boolean }
 	| { readonly kind: 'nodes'; readonly addresses: readonly Ip[] }
+	| { readonly kind: 'domains'; readonly set: DomainSet }
 
 /**
  * Peers of the rule that the family can have; what cannot be read matches nobody. No peers: anybody where the rule is a
@@ -278,8 +304,7 @@ function peersOf({ family, nodes }: RuleContext, scope: string | undefined, rule
 			const { namespaces, pods } = peer
 			const where = namespaces !== undefined ? { namespaces } : scope === undefined ? {} : { scope }
 			found.push({ kind: 'pods', who: { ...where, ...(pods === undefined ? {} : { pods }) } })
-		}
-		// Which addresses names of domains have is not known here: they match nobody.
+		} else found.push({ kind: 'domains', set: domainSetOf(peer.names) })
 	}
 	// What cannot be read is closed for everybody.
 	if (blocks.length > 0) found.push({ kind: 'blocks', blocks, anyone: 'unreadable' in rule })
