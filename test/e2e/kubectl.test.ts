@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -15,11 +15,9 @@ import { createKubeClient, type KubeClient } from '../../src/kube/client.ts'
 import { transportOf } from '../../src/kube/https.ts'
 import { deployments, pods } from '../../src/kube/kinds.ts'
 import type { Pod } from '../../src/kube/objects/pod.ts'
+import { application, skip as noBoutique } from '../boutique.ts'
 import { createFakeKubelet } from '../fixtures/kubelet.ts'
 import { findTool } from '../tools.ts'
-
-const manifests = new URL('../../../shared/data/manifests/online-boutique/kubernetes-manifests.yaml', import.meta.url)
-	.pathname
 
 describe('kubectl', () => {
 	const home = mkdtempSync(join(tmpdir(), 'podwire-kubectl-'))
@@ -116,11 +114,11 @@ describe('kubectl', () => {
 	})
 
 	test('apply, get in every form, diff, delete: an application of eleven Services', async (t) => {
-		if (!existsSync(manifests)) return t.skip(`${manifests} is not here`)
-		const applied = await ok(`apply -f ${manifests}`)
+		if (noBoutique !== false) return t.skip(noBoutique)
+		const applied = await ok(`apply -f ${application}`)
 		assert.match(applied, /^deployment\.apps\/frontend created$/m)
-		assert.doesNotMatch(await ok(`apply -f ${manifests}`), /configured|created/)
-		assert.equal(await ok(`diff -f ${manifests}`), '')
+		assert.doesNotMatch(await ok(`apply -f ${application}`), /configured|created/)
+		assert.equal(await ok(`diff -f ${application}`), '')
 		const services = rows(await ok('get services'))
 		assert.deepEqual(services[0], ['NAME', 'TYPE', 'CLUSTER-IP', 'EXTERNAL-IP', 'PORT(S)', 'AGE'])
 		const frontend = services.find((row) => row[0] === 'frontend')
@@ -147,8 +145,8 @@ describe('kubectl', () => {
 		assert.match(await ok('get svc --sort-by=.metadata.name -o custom-columns=N:.metadata.name'), /^N\nadservice\n/)
 		assert.match(await ok('describe svc frontend'), /TargetPort: +8080\/TCP/)
 		assert.match(await ok('describe deploy frontend'), /PRODUCT_CATALOG_SERVICE_ADDR: +productcatalogservice:3550/)
-		assert.match(await ok(`apply --server-side --force-conflicts -f ${manifests}`), /frontend serverside-applied/)
-		assert.match(await ok(`delete -f ${manifests}`), /service "frontend" deleted/)
+		assert.match(await ok(`apply --server-side --force-conflicts -f ${application}`), /frontend serverside-applied/)
+		assert.match(await ok(`delete -f ${application}`), /service "frontend" deleted/)
 		assert.equal((await run('get svc frontend')).code, 1)
 	})
 

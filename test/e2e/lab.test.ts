@@ -2,15 +2,15 @@
 // Kubernetes means them. Real kubectl outside, real curl and dig inside the pods.
 
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { application, skip as noBoutique } from '../boutique.ts'
 import { type Home, makeHome, reasonToSkip } from './support/home.ts'
 import { hostNetwork, leavingsIn, namespacesAlive, namespacesIn } from './support/leavings.ts'
 import { root, run, until } from './support/run.ts'
 import { type Endpoints, endpointsOf, type PodLine, podsOf, requestsIn, requestsWhile } from './support/shop.ts'
 
-const boutique = join(root, '../shared/data/manifests/online-boutique/kubernetes-manifests.yaml')
 const shop = join(root, 'examples/shop/shop.yaml')
 const skip = reasonToSkip('kubectl', 'curl', 'dig', 'nft', 'nsenter', 'ip')
 
@@ -361,13 +361,11 @@ suite('a lab', { skip }, () => {
 	})
 })
 
-const noBoutique = skip !== false ? skip : existsSync(boutique) ? false : `no ${boutique}`
-
-suite('Online Boutique', { skip: noBoutique }, () => {
+suite('Online Boutique', { skip: skip || noBoutique }, () => {
 	let home: Home
 	before(async () => {
 		home = makeHome()
-		await home.up('-f', boutique)
+		await home.up('-f', application)
 	})
 	after(() => home.remove())
 

@@ -2,8 +2,6 @@
 // architecture declares works; every other pair is cut off; and for each the three witnesses say the same.
 
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import type { Ip } from '../../src/base/ip.ts'
 import { applyItems, sourcesOf } from '../../src/cli/apply.ts'
@@ -11,41 +9,16 @@ import { loadManifests } from '../../src/cli/manifests.ts'
 import { pods, services } from '../../src/kube/kinds.ts'
 import type { Service } from '../../src/kube/objects/core.ts'
 import { printProgram } from '../../src/linux/nft/print.ts'
+import { application, isMeant, skip as noManifests, policies } from '../boutique.ts'
 import { createTestLab, skip as noRights, type TestLab } from '../net/lab.ts'
 
-const folder = join(import.meta.dirname, '../../../shared/data/manifests/online-boutique')
-const skip = noRights !== false ? noRights : existsSync(folder) ? false : `no ${folder}`
-
-/** Who calls whom, from the application's own drawing. */
-const calls: Readonly<Record<string, readonly string[]>> = {
-	loadgenerator: ['frontend'],
-	frontend: [
-		'adservice',
-		'cartservice',
-		'checkoutservice',
-		'currencyservice',
-		'productcatalogservice',
-		'recommendationservice',
-		'shippingservice',
-	],
-	checkoutservice: [
-		'cartservice',
-		'currencyservice',
-		'emailservice',
-		'paymentservice',
-		'productcatalogservice',
-		'shippingservice',
-	],
-	recommendationservice: ['productcatalogservice'],
-	cartservice: ['redis-cart'],
-}
+const skip = noRights || noManifests
 
 let lab: TestLab
 before(async () => {
 	if (skip !== false) return
 	lab = await createTestLab('boutique')
-	const files = [join(folder, 'kubernetes-manifests.yaml'), join(folder, 'network-policies.yaml')]
-	const { items } = await loadManifests(files, 'default')
+	const { items } = await loadManifests([application, policies], 'default')
 	assert.deepEqual(await applyItems(lab.client, items, () => {}), [])
 	await lab.handle.client.putSources(sourcesOf(items))
 	await lab.until(async () => {
@@ -73,7 +46,7 @@ test('exactly the declared calls come about', { skip, timeout: 120_000 }, async 
 		for (let pair = pairs.shift(); pair !== undefined; pair = pairs.shift()) {
 			const { from, service } = pair
 			const app = service.spec?.selector?.app ?? ''
-			const meant = calls[from.app]?.includes(app) === true || from.app === app || app === 'frontend'
+			const meant = isMeant(from.app, app)
 			const { outcome } = await lab.handle.client.agent.probe({
 				from: { pod: from.key },
 				to: service.spec?.clusterIP as Ip,

@@ -1,16 +1,12 @@
 // reach, diff and policy as a user runs them: from manifests alone, without rights, without a lab.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { application as app, callers, policies, skip } from '../boutique.ts'
 import { type Ran, root, run } from './support/run.ts'
-
-const boutique = join(root, '../shared/data/manifests/online-boutique')
-const app = join(boutique, 'kubernetes-manifests.yaml')
-const policies = join(boutique, 'network-policies.yaml')
-const skip = existsSync(app) ? false : `no ${app}`
 
 let folder: string
 before(() => {
@@ -26,20 +22,6 @@ function file(name: string, text: string): string {
 	const path = join(folder, name)
 	writeFileSync(path, text)
 	return path
-}
-
-/** Online Boutique as its architecture says: who calls whom on which port of the pod. */
-const calls: Readonly<Record<string, readonly string[]>> = {
-	adservice: ['frontend TCP 9555'],
-	cartservice: ['checkoutservice TCP 7070', 'frontend TCP 7070'],
-	checkoutservice: ['frontend TCP 5050'],
-	currencyservice: ['checkoutservice TCP 7000', 'frontend TCP 7000'],
-	emailservice: ['checkoutservice TCP 8080'],
-	paymentservice: ['checkoutservice TCP 50051'],
-	productcatalogservice: ['checkoutservice TCP 3550', 'frontend TCP 3550', 'recommendationservice TCP 3550'],
-	recommendationservice: ['frontend TCP 8080'],
-	'redis-cart': ['cartservice TCP 6379'],
-	shippingservice: ['checkoutservice TCP 50051', 'frontend TCP 50051'],
 }
 
 interface Row {
@@ -63,7 +45,7 @@ suite('Online Boutique', { skip }, () => {
 		const ran = await podwire('reach', '-f', app, '-f', policies, '-o', 'json')
 		assert.equal(ran.code, 0, ran.text)
 		const { frontend, ...others } = callsOf(ran)
-		assert.deepEqual(others, calls)
+		assert.deepEqual(others, callers)
 		assert.equal(frontend!.length, 11, 'its own policy opens the front to everybody')
 	})
 
@@ -76,7 +58,7 @@ suite('Online Boutique', { skip }, () => {
 		const ran = await podwire('reach', '-f', app, '-f', path, '-o', 'json')
 		assert.equal(ran.code, 0, ran.text)
 		const { frontend, ...others } = callsOf(ran)
-		assert.deepEqual(others, calls)
+		assert.deepEqual(others, callers)
 		assert.deepEqual(frontend, ['loadgenerator TCP 8080'])
 		const lint = await podwire('policy', 'lint', '-f', app, '-f', path)
 		assert.equal(lint.code, 0, lint.text)

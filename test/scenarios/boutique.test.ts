@@ -2,8 +2,6 @@
 // architecture; the walk must allow these calls, by name, and deny every other pair.
 
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { applyItems, sourcesOf } from '../../src/cli/apply.ts'
 import { loadManifests } from '../../src/cli/manifests.ts'
@@ -12,41 +10,13 @@ import { createPaperCluster, type PaperCluster } from '../../src/lab/paper.ts'
 import { zoneOf } from '../../src/model/zone.ts'
 import { planFlows } from '../../src/walk/endpoint.ts'
 import { walk } from '../../src/walk/walk.ts'
-
-const folder = join(import.meta.dirname, '../../../shared/data/manifests/online-boutique')
-const skip = existsSync(folder) ? false : `no ${folder}`
-
-const calls: Readonly<Record<string, readonly string[]>> = {
-	loadgenerator: ['frontend'],
-	frontend: [
-		'adservice',
-		'cartservice',
-		'checkoutservice',
-		'currencyservice',
-		'productcatalogservice',
-		'recommendationservice',
-		'shippingservice',
-	],
-	checkoutservice: [
-		'cartservice',
-		'currencyservice',
-		'emailservice',
-		'paymentservice',
-		'productcatalogservice',
-		'shippingservice',
-	],
-	recommendationservice: ['productcatalogservice'],
-	cartservice: ['redis-cart'],
-}
+import { application, isMeant, policies, skip } from '../boutique.ts'
 
 let paper: PaperCluster
 before(async () => {
 	if (skip !== false) return
 	paper = await createPaperCluster({ nodes: 3 })
-	const { items } = await loadManifests(
-		[join(folder, 'kubernetes-manifests.yaml'), join(folder, 'network-policies.yaml')],
-		'default',
-	)
+	const { items } = await loadManifests([application, policies], 'default')
 	const refusals = await applyItems(createKubeClient(paper.transport), items, () => {})
 	assert.deepEqual(refusals, [])
 	paper.setSources(sourcesOf(items))
@@ -73,7 +43,7 @@ test('the calls of the application pass, all others are denied', { skip }, () =>
 			})
 			const traces = flows.flatMap((flow) => walk(model, flow, { zone }))
 			const target = service.name === 'frontend-external' ? 'frontend' : service.name
-			const meant = calls[from]?.includes(target) === true || from === target || target === 'frontend'
+			const meant = isMeant(from, target)
 			assert.deepEqual(
 				[...new Set(traces.map((t) => t.disposition))],
 				[meant ? 'delivered' : 'denied-ingress'],
