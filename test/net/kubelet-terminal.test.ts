@@ -106,9 +106,13 @@ test('kubectl run -i -t: a shell with job control, of the size of the user; its 
 	shell.type('stty size; tty; hostname\n')
 	await shell.hear(/40 120\r\n\/dev\/pts\/\d+\r\nshell\r\n/)
 	// Ctrl-C ends what runs in the foreground, not the shell.
-	shell.type('sleep 1000\n')
-	await shell.hear(/sleep 1000/)
+	shell.type('cat\n')
+	shell.type('here\n')
+	// Once as it is typed; the second time it is cat that says it.
+	await shell.hear(/here\s[\s\S]*here\s/)
 	shell.type('\x03')
+	// What is typed before the shell is back is still for cat.
+	await shell.hear(/\^C\s+[#$] /)
 	shell.type('echo still $((40 + 2))\n')
 	await shell.hear(/still 42/)
 	shell.type('exit 5\n')
