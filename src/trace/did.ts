@@ -15,6 +15,30 @@ export interface Answered {
 	readonly address: string | undefined
 	readonly queries: readonly { readonly name: string; readonly answer: string; readonly milliseconds: number }[]
 	readonly server: string
+	/** The server did not answer the last question; what came of it. */
+	readonly silent?: 'refused' | 'timeout' | 'unreachable' | 'error'
+}
+
+/** Where no address was found: as the resolver tells it, the server silent or the name unknown. */
+export function unansweredPath(answered: Answered | undefined, flow: Flow): Path {
+	const silent = answered?.silent
+	const point: Point = {
+		...(answered === undefined
+			? { stage: 'name' as const, text: 'the pod has no resolver', because: [], rules: [] }
+			: namePoint(answered)),
+		result: 'drop',
+		details: [
+			...(answered?.queries.map((q) => `${q.name} ${q.answer}`) ?? []),
+			...(silent === undefined ? [] : [`why: podwire trace ${senderText(flow)} ${answered?.server}:udp/53`]),
+		],
+	}
+	return { chance: 1, points: [point], disposition: silent ?? 'no-such-name', delivered: false }
+}
+
+function senderText({ from }: Flow): string {
+	if (from.kind !== 'pod') return 'node' in from ? `node/${from.node}` : 'outside'
+	const [namespace, name] = from.pod.split('/')
+	return `-n ${namespace} pod/${name}`
 }
 
 /** One packet takes one path. */
@@ -218,7 +242,9 @@ function namePoint(answered: Answered): Point {
 		result: answered.address ?? 'reject',
 		text:
 			answered.address === undefined
-				? `${answered.server} knows no such name`
+				? answered.silent === undefined
+					? `${answered.server} knows no such name`
+					: `${answered.server} does not answer: ${answered.silent} after ${formatMilliseconds(answered.queries.at(-1)?.milliseconds ?? 0)}`
 				: `${answered.server} answered ${answered.address} in ${formatMilliseconds(total)}, ${answered.queries.length} ${answered.queries.length === 1 ? 'query' : 'queries'}`,
 		because: [],
 		rules: [],

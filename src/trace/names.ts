@@ -40,7 +40,7 @@ export async function askNames(input: NamesInput): Promise<Answered | undefined>
 				milliseconds: answer.milliseconds,
 			})
 			// A server that is silent is not asked again.
-			if (answer.silent) return { name, address: found[0], queries: asked, server }
+			if (answer.silent !== undefined) return { name, address: found[0], queries: asked, server, silent: answer.silent }
 		}
 		if (found[0] !== undefined) return { name, address: found[0], queries: asked, server }
 		if (last) break
@@ -55,8 +55,8 @@ interface Answer {
 	/** The response code, or what came of the probe. */
 	readonly result: string
 	readonly milliseconds: number
-	/** Nothing came back. */
-	readonly silent: boolean
+	/** Nothing came back: what happened instead. */
+	readonly silent?: NonNullable<Answered['silent']>
 	/** The resolver does not go on with its search list after such an answer. */
 	readonly last: boolean
 }
@@ -74,14 +74,15 @@ async function ask(input: NamesInput, server: Ip, name: string, family: IpFamily
 		payload: Buffer.from(encodeQuery(name, type)).toString('base64'),
 		observe: false,
 	})
-	if (outcome !== 'connected' || answerBytes === undefined)
-		return { addresses: [], result: outcome, milliseconds: elapsed, silent: true, last: true }
+	if (outcome !== 'connected' || answerBytes === undefined) {
+		const silent = outcome === 'connected' ? 'error' : outcome
+		return { addresses: [], result: silent, milliseconds: elapsed, silent, last: true }
+	}
 	const message = decodeMessage(Buffer.from(answerBytes, 'base64'))
 	return {
 		addresses: message.answers.flatMap((r) => (r.type === type && 'address' in r ? [r.address] : [])),
 		result: message.rcode,
 		milliseconds: elapsed,
-		silent: false,
 		last: message.rcode !== 'NXDOMAIN' && message.rcode !== 'NOERROR',
 	}
 }

@@ -10,12 +10,13 @@ import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Flow, Trace } from '../walk/trace.ts'
 import { walk } from '../walk/walk.ts'
 import { compare } from './compare.ts'
-import { type Answered, pathOfProbe } from './did.ts'
+import { type Answered, pathOfProbe, unansweredPath } from './did.ts'
 import { askNames } from './names.ts'
+import { proxyEvaluators } from './node-rules.ts'
 import type { TraceReport } from './report.ts'
 import { pathsOfTraces } from './should.ts'
 import { type Path, pointAt, type Testimony } from './witness.ts'
-import { nodesBehind, pathsOfPrograms, proxyEvaluators } from './would.ts'
+import { nodesBehind, pathsOfPrograms } from './would.ts'
 
 export interface TraceInput {
 	readonly question: { readonly from: string; readonly to: string }
@@ -118,19 +119,30 @@ async function askPrograms(
 		}
 	}
 	const before = { flow, destination, model, ...(balancer === undefined ? {} : { balancer }) }
-	await Promise.all(
-		[...new Set([...nodes, ...nodesBehind(before)])].map(async (node) => {
-			try {
-				programs.set(node, await agent.read(node))
-			} catch (e) {
-				missing.push(`the programs of ${node}: ${messageOf(e)}`)
-			}
-		}),
-	)
+	const failed = new Set<NodeName>()
+	const read = async (wanted: Iterable<NodeName>) => {
+		await Promise.all(
+			[...wanted].map(async (node) => {
+				try {
+					programs.set(node, await agent.read(node))
+				} catch (e) {
+					failed.add(node)
+					missing.push(`the programs of ${node}: ${messageOf(e)}`)
+				}
+			}),
+		)
+	}
+	await read(new Set([...nodes, ...nodesBehind(before)]))
 	try {
-		const proxies = await proxyEvaluators(programs)
-		const paths = pathsOfPrograms({ ...before, programs, proxies })
-		return paths.length === 0 ? { silent: missing.join('; ') || 'the source is on no node' } : { paths, missing }
+		for (;;) {
+			const proxies = await proxyEvaluators(programs)
+			const needed = new Set<NodeName>()
+			const needs = (node: NodeName) => !failed.has(node) && needed.add(node)
+			const paths = pathsOfPrograms({ ...before, programs, proxies, needs })
+			// The rules lead where the manifests do not: each node is asked once, so this ends.
+			if (needed.size > 0) await read(needed)
+			else return paths.length === 0 ? { silent: missing.join('; ') || 'the source is on no node' } : { paths, missing }
+		}
 	} catch (e) {
 		return { silent: messageOf(e) }
 	}
@@ -166,17 +178,7 @@ async function askPacket(
 	try {
 		const answered = await asking
 		const destination = 'ip' in flow.to ? flow.to.ip : answered?.address
-		if (destination === undefined) {
-			const point = {
-				stage: 'name' as const,
-				result: 'drop',
-				text: answered === undefined ? 'the pod has no resolver' : `${answered.server} knows no such name`,
-				because: [] as Origin[],
-				rules: [],
-				details: answered?.queries.map((q) => `${q.name} ${q.answer}`) ?? [],
-			}
-			return { paths: [{ chance: 1, points: [point], disposition: 'no-such-name', delivered: false }], missing: [] }
-		}
+		if (destination === undefined) return { paths: [unansweredPath(answered, flow)], missing: [] }
 		const probe = await agent.probe({
 			from,
 			to: destination as Ip,

@@ -4,18 +4,17 @@
 import type { BalancerPrograms, NodePrograms } from '../agent/protocol.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
 import type { Hook, Packet } from '../base/packet.ts'
-import { tableOf } from '../base/table.ts'
-import type { Evaluated, RuleHit, ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { Evaluated, RuleHit } from '../dataplane/dataplane.ts'
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
 import { evaluateBalancer, hasAddress, isUnrouted } from '../dataplane/loadbalancer/evaluate.ts'
-import { evaluate } from '../dataplane/nftables/evaluate.ts'
 import { directionOf } from '../dataplane/policy/layout.ts'
-import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
-import type { NftProgram } from '../linux/nft/program.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
 import type { Flow } from '../walk/trace.ts'
+import { whyNotCarried, whyNotForwarded, whyNotTaken } from './links-state.ts'
+import { addressesOf, evaluateTables, type ProxyEvaluator } from './node-rules.ts'
 import type { Path, Point } from './witness.ts'
+import { type Crossing, replyOfPrograms } from './would-reply.ts'
 
 /** A flow crosses so many nodes at most before it counts as a loop. */
 const hopLimit = 8
@@ -35,6 +34,8 @@ interface Way {
 	/** Address and port the destination was translated to. */
 	readonly translated?: { readonly ip: Ip; readonly port: number }
 	readonly sourceChanged?: { readonly before: Ip; readonly after: Ip }
+	/** What the nodes behind it remember. */
+	readonly crossings: readonly Crossing[]
 }
 
 export interface WouldInput {
@@ -46,48 +47,8 @@ export interface WouldInput {
 	readonly proxies?: ReadonlyMap<NodeName, ProxyEvaluator>
 	/** What a packet from outside meets first. */
 	readonly balancer?: BalancerPrograms
-}
-
-/** What a data plane beside nftables does to a packet at a hook; undefined where it has no part in that hook. */
-export type ProxyEvaluator = (packet: Packet, hook: Hook) => readonly Evaluated[] | undefined
-
-/** Evaluators of the programs that nodes gave back, loaded as far as their modes need it. */
-export async function proxyEvaluators(
-	programs: ReadonlyMap<NodeName, NodePrograms>,
-): Promise<ReadonlyMap<NodeName, ProxyEvaluator>> {
-	const evaluators = new Map<NodeName, ProxyEvaluator>()
-	for (const [node, { proxies = {} }] of programs) {
-		const parts: ProxyEvaluator[] = []
-		for (const [mode, json] of Object.entries(proxies) as [ServiceProxyMode, unknown][]) {
-			const dataplane = await serviceProxies[mode]?.create({})
-			if (dataplane === undefined) continue
-			const program = dataplane.fromJson(json)
-			parts.push((packet, hook) =>
-				(hook === 'connect') === (mode === 'ebpf') ? dataplane.evaluate(program, packet, hook) : undefined,
-			)
-		}
-		if (parts.length > 0)
-			evaluators.set(node, (packet, hook) => {
-				for (const part of parts) {
-					const outcomes = part(packet, hook)
-					if (outcomes !== undefined) return outcomes
-				}
-				return undefined
-			})
-	}
-	return evaluators
-}
-
-/** Tables that the iptables program of the nf_tables kind keeps: not evaluated here, the iptables program is. */
-const iptablesTables = new Set(['raw', 'mangle', 'nat', 'filter', 'security'])
-
-function ownTables(programs: NodePrograms): NftProgram {
-	const { serviceProxy, nftables } = programs
-	if (serviceProxy !== 'iptables' && serviceProxy !== 'ipvs') return nftables
-	const kept = [...nftables.tables].filter(
-		([, table]) => !(iptablesTables.has(table.name) && (table.family === 'ip' || table.family === 'ip6')),
-	)
-	return { ...nftables, tables: tableOf(kept) }
+	/** Told of a node that the flow comes to and whose programs are not here: that way is left out. */
+	readonly needs?: (node: NodeName) => void
 }
 
 /** Every path the programs allow. Throws NotEvaluable where a rule asks for what is not known of the packet. */
@@ -97,7 +58,7 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 	const pod = flow.from.kind === 'pod' ? model.pods.get(flow.from.pod) : undefined
 	const node = pod?.node ?? (flow.from.kind === 'node' ? flow.from.node : undefined)
 	if (node === undefined) return []
-	const programs = input.programs.get(node)
+	const programs = programsOf(input, node)
 	if (programs === undefined) return []
 	const inNode = pod === undefined || pod.hostNetwork
 	const source = sourceOf(input, pod?.uid, node, inNode, destination)
@@ -212,6 +173,7 @@ function emptyWay(node: NodeName, packet: Packet): Way {
 		translating: [],
 		filtering: [],
 		allowing: [],
+		crossings: [],
 	}
 }
 
@@ -236,17 +198,6 @@ function withDevices(packet: Packet, inInterface: string | undefined, outInterfa
 	}
 }
 
-/** conntrack status bits after translation (linux/netfilter/nf_conntrack_common.h). */
-const statusDnat = 32
-const statusSnat = 16
-
-/** Every node tracks the connection by itself: what another node translated is no translation here. */
-function statusOf({ arrived, packet }: Way): number {
-	const dnat = arrived.destination !== packet.destination || arrived.destinationPort !== packet.destinationPort
-	const snat = arrived.source !== packet.source || arrived.sourcePort !== packet.sourcePort
-	return (dnat ? statusDnat : 0) | (snat ? statusSnat : 0)
-}
-
 /** All outcomes of one hook, each with the way so far continued. */
 function meet(
 	input: WouldInput,
@@ -254,17 +205,11 @@ function meet(
 	node: NodeName,
 	hook: Hook,
 ): readonly { readonly way: Way; readonly outcome: Evaluated }[] {
-	const programs = input.programs.get(node)
+	const programs = programsOf(input, node)
 	if (programs === undefined) return []
-	const addresses = programs.links.surroundings?.addresses ?? input.model.nodes.get(node)?.addresses ?? []
-	const tables = ownTables(programs)
+	const addresses = addressesOf(input.model, programs)
 	const byTables = (at: Way) =>
-		evaluate(tables, at.packet, hook, {
-			connectionStatus: statusOf(at),
-			original: at.arrived,
-			addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
-			masqueradeAddress: (packet) => addresses.find((a) => familyOf(a) === familyOf(packet.destination)),
-		})
+		evaluateTables(programs, at.packet, hook, { arrived: at.arrived, translated: at.packet, addresses })
 	// No packet meets a table before there is one.
 	const first = hook === 'connect' ? [{ way, outcome: passed(way.packet) }] : met(way, byTables(way))
 	const proxy = input.proxies?.get(node)
@@ -336,7 +281,7 @@ function throughNode(input: WouldInput, way: Way, node: NodeName, depth: number)
 }
 
 function forward(input: WouldInput, way: Way, node: NodeName, depth: number, after: readonly Hook[]): readonly Path[] {
-	const programs = input.programs.get(node)
+	const programs = programsOf(input, node)
 	if (programs === undefined) return []
 	const route = routeOf(programs.links, way.packet.destination, 'node')
 	if (route === undefined || route.kind === 'unreachable') {
@@ -350,16 +295,30 @@ function forward(input: WouldInput, way: Way, node: NodeName, depth: number, aft
 	}
 	if (route.kind === 'local') {
 		return hooks(input, said, node, after.includes('forward') ? ['input'] : ['postrouting'], (w) => [
-			delivered(input, w, node),
+			delivered(input, crossed(w, node), node),
 		])
 	}
+	const still = after.includes('forward') ? whyNotForwarded(programs, way.packet.destination) : undefined
+	if (still !== undefined) return [ended(said, 'route', 'no-route', still)]
 	const packet = withDevices(said.packet, said.packet.inInterface, route.device)
-	return hooks(input, { ...said, packet }, node, after, (out) => leave(input, out, node, route, depth))
+	return hooks(input, { ...said, packet }, node, after, (out) => leave(input, crossed(out, node), node, route, depth))
+}
+
+/** The node remembers what it made of the connection. */
+function crossed(way: Way, node: NodeName): Way {
+	return { ...way, crossings: [...way.crossings, { node, arrived: way.arrived, left: way.packet }] }
 }
 
 function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision, depth: number): readonly Path[] {
 	const packet = withDevices(way.packet, undefined)
-	if (route.attachment !== undefined) return [delivered(input, { ...way, packet }, node)]
+	const { attachment } = route
+	if (attachment !== undefined) {
+		const refused = whyNotTaken(attachment, packet.destination)
+		if (refused !== undefined) return [ended(way, 'route', 'no-route', refused)]
+		return [delivered(input, { ...way, packet }, node, attachment.uid)]
+	}
+	const off = whyNotCarried(input.programs.get(node)!, route.device)
+	if (off !== undefined) return [ended(way, 'route', 'next-hop-down', off)]
 	const via = route.via ?? way.packet.destination
 	const owner = input.model.addresses.get(via)
 	const { balancer } = input
@@ -382,6 +341,10 @@ function leave(input: WouldInput, way: Way, node: NodeName, route: RouteDecision
 		return [ended(way, 'route', 'left-cluster', `leaves the cluster at ${node} via ${via} dev ${route.device}`)]
 	if (depth + 1 >= hopLimit) return [ended(way, 'route', 'loop', `crosses more than ${hopLimit} nodes`)]
 	const next = owner.node
+	const programs = programsOf(input, next)
+	if (programs === undefined) return []
+	const deaf = whyNotCarried(programs, 'eth0')
+	if (deaf !== undefined) return [ended(way, 'route', 'next-hop-down', deaf)]
 	return throughNode(
 		input,
 		{ ...way, packet: withDevices(packet, 'eth0'), nodes: [...way.nodes, next] },
@@ -429,7 +392,14 @@ function routePoint(way: Way): Point {
 	}
 }
 
-function delivered(input: WouldInput, way: Way, node: NodeName): Path {
+function programsOf({ programs, needs }: WouldInput, node: NodeName): NodePrograms | undefined {
+	const found = programs.get(node)
+	if (found === undefined) needs?.(node)
+	return found
+}
+
+/** `uid`: of the pod, where it has a namespace of its own. */
+function delivered(input: WouldInput, way: Way, node: NodeName, uid?: string): Path {
 	const owner = input.model.addresses.get(way.packet.destination)
 	const where = owner?.kind === 'pod' ? `to pod ${owner.pod}` : `to node ${node}`
 	const points: Point[] = [
@@ -445,7 +415,27 @@ function delivered(input: WouldInput, way: Way, node: NodeName): Path {
 			details: [],
 		},
 	]
-	return { chance: way.chance, points, disposition: 'delivered', delivered: true }
+	const { flow, model, programs, needs, balancer } = input
+	const reply =
+		// The load balancer's memory is not read.
+		balancer === undefined
+			? replyOfPrograms({
+					flow,
+					model,
+					programs,
+					...(needs === undefined ? {} : { needs }),
+					crossings: way.crossings,
+					end: { node, ...(uid === undefined ? {} : { uid }) },
+				})
+			: undefined
+	if (reply === undefined) return { chance: way.chance, points, disposition: 'delivered', delivered: true }
+	const came = reply.result === 'returned'
+	return {
+		chance: way.chance,
+		points: [...points, reply],
+		disposition: came ? 'delivered' : 'no-route',
+		delivered: came,
+	}
 }
 
 /** A rule refused the packet: at the Service stage unless it was translated already. */

@@ -178,6 +178,46 @@ suite('trace in a lab', { skip }, () => {
 		assert.equal(report.verdict, 'not-delivered')
 	})
 
+	test('a node that forwards nothing: the rules say so, and a silent name server is no unknown name', async () => {
+		const db = pods.find((p) => p.name === 'db-1') as PodLine
+		const from = [here, there].find((p) => p.node !== db.node) as PodLine
+		await inNode(from.node, 'sysctl', '-qw', 'net.ipv4.ip_forward=0')
+		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+		assert.equal(report.disagreement?.stage, 'route', report.headline)
+		assert.match(stage(report, 'route').would?.text ?? '', /forwards nothing: net\.ipv4\.ip_forward is 0/)
+		const named = await trace(`pod/${from.name}`, 'db-1.db:5432', 1, '--timeout', '1s')
+		assert.equal(named.disposition, 'timeout', named.headline)
+		assert.equal(named.disagreement?.stage, 'name')
+		assert.match(stage(named, 'name').did?.text ?? '', /10\.96\.0\.10 does not answer: timeout after/)
+		assert.match(
+			stage(named, 'name').did?.details.at(-1) ?? '',
+			/podwire trace -n shop pod\/web-\S+ 10\.96\.0\.10:udp\/53/,
+		)
+		await inNode(from.node, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+		agreed(await trace(`pod/${from.name}`, `${db.ip}:5432`, 0))
+	})
+
+	test('somebody deletes the way back: the question arrives, the rules name the node that has no route', async () => {
+		const db = pods.find((p) => p.name === 'db-1') as PodLine
+		const from = [here, there].find((p) => p.node !== db.node) as PodLine
+		const network = from.ip.replace(/\.\d+$/, '.0/24')
+		await inNode(db.node, 'ip', 'route', 'replace', 'blackhole', network)
+		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+		assert.equal(report.disagreement?.stage, 'reply', JSON.stringify(report, undefined, ' '))
+		assert.match(stage(report, 'reply').would?.text ?? '', new RegExp(`${db.node} has no route to ${from.ip}`))
+		assert.equal(stage(report, 'reply').did?.result, 'drop')
+	})
+
+	test('a cable is pulled: rules and packet end before that node', async () => {
+		const db = pods.find((p) => p.name === 'db-1') as PodLine
+		const from = [here, there].find((p) => p.node !== db.node) as PodLine
+		await inNode(db.node, 'ip', 'link', 'set', 'eth0', 'down')
+		// What happens to a node's own end takes its routes along; here the far end is asked for.
+		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+		assert.match(stage(report, 'route').would?.text ?? '', new RegExp(`eth0 of ${db.node} carries nothing`))
+		await inNode(db.node, 'ip', 'link', 'set', 'eth0', 'up')
+	})
+
 	test('a daemon that starts again repairs what was changed', async () => {
 		process.kill(home.record().daemon.pid, 'SIGKILL')
 		const crashed = await home.podwire(['trace', '-n', 'shop', 'deploy/web', 'api:80'])

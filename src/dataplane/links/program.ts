@@ -77,6 +77,8 @@ export interface Surroundings {
 	readonly routes: readonly Route[]
 	/** By interface name. */
 	readonly mtus: Readonly<Record<string, number>>
+	/** Interfaces that carry nothing: switched off, or the far end is (a pulled cable). */
+	readonly down?: readonly string[]
 }
 
 /** Of the node's end of every pod's veth: the same everywhere, so that the gateway's neighbour entry is a constant. */

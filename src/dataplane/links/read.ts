@@ -88,11 +88,13 @@ export async function readLinksProgram(
 		else foreign.push(toRoute(route, names, [defaultOrigin('a route of the node, not made by podwire')]))
 	}
 	const pods = new Set(attachments.map((attachment) => attachment.hostInterface))
+	const others = links.filter((link) => !pods.has(link.name))
 	const surroundings: Surroundings = {
 		addresses: addresses.map((address) => address.ip),
 		// IPv6 link-local networks exist on every interface, and nothing of ours is sent there.
 		routes: foreign.filter((route) => !route.destination.startsWith('fe80:')),
-		mtus: Object.fromEntries(links.filter((link) => !pods.has(link.name)).map((link) => [link.name, link.mtu])),
+		mtus: Object.fromEntries(others.map((link) => [link.name, link.mtu])),
+		down: others.filter((link) => !link.up || !link.running).map((link) => link.name),
 	}
 	return {
 		attachments: tableOf(attachments.map((attachment) => [attachment.uid, attachment])),
