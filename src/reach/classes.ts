@@ -1,7 +1,7 @@
 // Identities: addresses of pods that no policy can tell apart. Equal namespace, labels, named ports, family and smallest
 // network that a policy names make one class, however many pods it has and wherever they run.
 
-import { type Cidr, cidrAddress, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
+import { cidrAddress, familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import { controllerLabels } from '../model/labels.ts'
 import type { NetworkModel, Pod } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
@@ -33,8 +33,6 @@ export const anyPod = 0
 
 /** What other networks did to the classes. */
 export interface Division {
-	/** Networks that came or went. */
-	readonly networks: ReadonlySet<Cidr>
 	/** Classes that are new, with the class that their first pod was of. */
 	readonly made: readonly { readonly id: number; readonly from: number }[]
 	/** Classes that lost or won pods, or are no more. */
@@ -175,7 +173,7 @@ export class ClassIndex {
 			if (network === undefined || !gone.has(network.cidr) || !this.#forget(id)) continue
 			moved.add(id)
 		}
-		return { networks: new Set([...gone, ...fresh.map(({ cidr }) => cidr)]), made, moved }
+		return { made, moved }
 	}
 
 	#make(kind: Kind, like: Omit<EndClass, 'id' | 'namespace' | 'pods'>): number {

@@ -292,19 +292,15 @@ export class Reach {
 		if (space.key === this.#space.key) return
 		this.#space = space
 		this.#rows.recut(space, this.#nodePieces(), this.#profiles.all())
-		const { networks, made, moved } = this.#index.divide(space)
+		const { made, moved } = this.#index.divide(space)
 		for (const id of moved) members.add(id)
 		for (const { id, from } of made) {
 			this.#compiler.divideClass(id, from)
 			subjects.add(id)
 			if (relabelled.has(from)) relabelled.add(id)
 		}
-		for (const profile of this.#profiles.all()) {
-			if (profile.row === undefined) continue
-			const names = profile.policies.some((policy) => policy.cidrs.some((cidr) => networks.has(cidr)))
-			if (names) for (const { id } of made) this.#rows.refresh(profile, id)
-			else this.#rows.copy(profile, made)
-		}
+		// Whoever names a network that came or went has no row yet, or is not asked any more.
+		for (const profile of this.#profiles.all()) this.#rows.copy(profile, made)
 	}
 
 	#nodesApart(): readonly Cidr[] {

@@ -168,14 +168,14 @@ export function makeWorld(options: WorldOptions): World {
 		const part = parseCidr(`${ip}/${Math.min(length + 1, v6 ? 128 : 32)}`, { mask: true })
 		return { cidr, ...(part !== cidr && random.mostly(50) ? { except: [part] } : {}) }
 	}
-	const peer = () =>
+	const peer = () => (divided && random.mostly(60) ? { ipBlock: anyBlock() } : anyPeer())
+	const anyPeer = () =>
 		random.pick([
 			() => ({ podSelector: selector() }),
 			() => ({ podSelector: selector() }),
 			() => ({ namespaceSelector: namespaceSelector() }),
 			() => ({ namespaceSelector: namespaceSelector(), podSelector: selector() }),
 			() => {
-				if (divided && random.mostly(80)) return { ipBlock: anyBlock() }
 				const cidr = random.pick(networks)
 				const except = inside[cidr]
 				return {
