@@ -2,6 +2,7 @@
 // exactly those that depend on the names that changed.
 
 import { answerQuery, largestUdp, type Reply } from './answer.ts'
+import type { AnswerWatch } from './answered.ts'
 import { applyDns, type DnsChange, type DnsProgram } from './program.ts'
 import { type DnsMessage, decodeMessage, encodeMessage } from './wire.ts'
 
@@ -14,8 +15,17 @@ export interface DnsResponder {
 	/** What is served now. */
 	readonly program: DnsProgram
 	apply(changes: readonly DnsChange[]): void
-	/** undefined: the packet deserves no answer. Never throws, never rejects. A promise only where an upstream is asked. */
-	respond(query: Uint8Array, transport: Transport): Uint8Array | undefined | Promise<Uint8Array | undefined>
+	/**
+	 * undefined: the packet deserves no answer. Never throws, never rejects. A promise only where an upstream is asked, or
+	 * somebody is told first. `forward`: in place of the responder's own.
+	 */
+	respond(
+		query: Uint8Array,
+		transport: Transport,
+		forward?: Forward,
+	): Uint8Array | undefined | Promise<Uint8Array | undefined>
+	/** Answers that were kept are built again: others may be watched now. */
+	forget(): void
 	/** Questions answered from what was kept, and those that were not. */
 	readonly counters: { readonly kept: number; readonly built: number }
 }
@@ -31,30 +41,37 @@ const mostKept = 20_000
 const mostTurns = 8
 
 export function createResponder(
-	options: { readonly program?: DnsProgram; readonly forward?: Forward } = {},
+	options: { readonly program?: DnsProgram; readonly forward?: Forward; readonly watch?: AnswerWatch } = {},
 ): DnsResponder {
-	return new Responder(options.program ?? applyDns(undefined, []), options.forward)
+	return new Responder(options.program ?? applyDns(undefined, []), options.forward, options.watch)
 }
 
 class Responder implements DnsResponder {
 	program: DnsProgram
 	readonly counters = { kept: 0, built: 0 }
 	readonly #forward: Forward | undefined
+	readonly #watch: AnswerWatch | undefined
+	#turn = 0
 	readonly #kept = new Map<string, Kept>()
 	/** Keys of kept answers by the names they depend on. */
 	readonly #byName = new Map<string, string[]>()
 
-	constructor(program: DnsProgram, forward: Forward | undefined) {
+	constructor(program: DnsProgram, forward: Forward | undefined, watch: AnswerWatch | undefined) {
 		this.program = program
 		this.#forward = forward
+		this.#watch = watch
+	}
+
+	forget(): void {
+		this.#kept.clear()
+		this.#byName.clear()
 	}
 
 	apply(changes: readonly DnsChange[]): void {
 		this.program = applyDns(this.program, changes)
 		for (const change of changes) {
 			if (change.change === 'zone') {
-				this.#kept.clear()
-				this.#byName.clear()
+				this.forget()
 				continue
 			}
 			for (const key of this.#byName.get(change.name) ?? []) this.#kept.delete(key)
@@ -62,7 +79,11 @@ class Responder implements DnsResponder {
 		}
 	}
 
-	respond(query: Uint8Array, transport: Transport): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+	respond(
+		query: Uint8Array,
+		transport: Transport,
+		forward: Forward | undefined = this.#forward,
+	): Uint8Array | undefined | Promise<Uint8Array | undefined> {
 		const key = keyOf(query, transport)
 		if (key !== undefined) {
 			const kept = this.#kept.get(key)
@@ -76,11 +97,20 @@ class Responder implements DnsResponder {
 		this.counters.built++
 		const message = decodeMessage(query)
 		if (query.length < 12) return undefined
-		const reply = answerQuery(this.program, message, this.#forward !== undefined)
+		const reply = answerQuery(this.program, message, forward !== undefined)
 		if (reply === undefined) return undefined
 		const limit = transport === 'tcp' ? 65535 : udpLimit(message.edns?.size)
-		if (reply.outside !== undefined && this.#forward !== undefined) {
-			return this.#ask(reply, reply.outside, this.#forward).then((m) => encodeMessage(m, limit))
+		if (reply.outside !== undefined && forward !== undefined) {
+			return this.#ask(reply, reply.outside, forward).then(async (m) => {
+				await this.#watch?.told(m)
+				return encodeMessage(m, limit)
+			})
+		}
+		if (this.#watch?.wants(reply.names) === true) {
+			const turns = turnsOf(reply.message)
+			const answer = encodeMessage(turns[this.#turn++ % turns.length]!, limit)
+			const telling = this.#watch.told(reply.message)
+			return telling === undefined ? answer : telling.then(() => answer)
 		}
 		const turns = turnsOf(reply.message).map((m) => encodeMessage({ ...m, id: 0, recursionDesired: false }, limit))
 		if (key !== undefined && reply.names.length > 0)
@@ -89,10 +119,7 @@ class Responder implements DnsResponder {
 	}
 
 	#keep(key: string, kept: Kept, names: readonly string[]): void {
-		if (this.#kept.size >= mostKept) {
-			this.#kept.clear()
-			this.#byName.clear()
-		}
+		if (this.#kept.size >= mostKept) this.forget()
 		this.#kept.set(key, kept)
 		for (const name of new Set(names)) {
 			const keys = this.#byName.get(name)

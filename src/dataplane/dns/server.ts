@@ -28,8 +28,11 @@ export interface DnsServer {
 	close(): Promise<void>
 }
 
+/** undefined: no answer. A promise never rejects. */
+export type Answers = Pick<DnsResponder, 'respond'>
+
 /** Takes over the descriptors: they are closed with the server, also when this throws. */
-export function serveDns(responder: DnsResponder, sockets: DnsSockets, options: DnsServerOptions): DnsServer {
+export function serveDns(responder: Answers, sockets: DnsSockets, options: DnsServerOptions): DnsServer {
 	const closing: (() => Promise<void>)[] = []
 	const onError = options.onError ?? (() => {})
 	for (const { fd, family } of sockets.udp) closing.push(serveUdp(responder, fd, family, onError))
@@ -41,12 +44,7 @@ export function serveDns(responder: DnsResponder, sockets: DnsSockets, options: 
 	}
 }
 
-function serveUdp(
-	responder: DnsResponder,
-	fd: number,
-	family: IpFamily,
-	onError: (e: Error) => void,
-): () => Promise<void> {
+function serveUdp(responder: Answers, fd: number, family: IpFamily, onError: (e: Error) => void): () => Promise<void> {
 	const socket = createSocket({
 		type: family === 4 ? 'udp4' : 'udp6',
 		// Addresses are numbers already; without this every answer would wait a turn of the event loop.
@@ -72,7 +70,7 @@ function serveUdp(
 }
 
 function serveTcp(
-	responder: DnsResponder,
+	responder: Answers,
 	fd: number,
 	{ clock, connections = 256, patience = 10_000 }: DnsServerOptions,
 	onError: (e: Error) => void,
@@ -98,7 +96,7 @@ function serveTcp(
 const mostUnsent = 1024 * 1024
 
 /** Messages with a length of two octets before each (RFC 1035 §4.2.2), any number on one connection (RFC 7766). */
-function serveConnection(responder: DnsResponder, socket: Socket, clock: Clock, patience: number): void {
+function serveConnection(responder: Answers, socket: Socket, clock: Clock, patience: number): void {
 	let held: Buffer = Buffer.alloc(0)
 	let waiting = 0
 	let ended = false

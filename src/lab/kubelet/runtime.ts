@@ -2,6 +2,7 @@
 
 import type { Clock } from '../../base/clock.ts'
 import { Failure, isFailure } from '../../base/failure.ts'
+import type { AnsweredName } from '../../dataplane/dns/answered.ts'
 import type { WorkloadsClient } from '../workloads/client.ts'
 import type {
 	ContainerStatus,
@@ -35,11 +36,15 @@ export interface PodRuntime {
 
 export type PlaceOfContainer = WorkloadStreams['attach']['argument']
 
-/** `restart` makes a new workloads process when the old one has died; `onFailure` hears that it did, and why it cannot. */
+/**
+ * `restart` makes a new workloads process when the old one has died; `onFailure` hears that it did, and why it cannot.
+ * `onNames`: a pod is about to be answered with addresses of names that are watched; `known` lets it.
+ */
 export async function createRuntime(
 	first: WorkloadsClient,
 	restart: () => Promise<WorkloadsClient>,
 	onFailure: (e: unknown) => void,
+	onNames: (names: readonly AnsweredName[], known: () => Promise<unknown>) => void = (_, known) => void known(),
 ): Promise<PodRuntime & { readonly client: WorkloadsClient; stopWatching(): void }> {
 	let client = first
 	let watching = true
@@ -52,7 +57,9 @@ export async function createRuntime(
 	async function follow(next: WorkloadsClient): Promise<void> {
 		client = next
 		pods = new Map((await next.call('pods', null)).map((entry) => [entry.pod.uid, entry]))
-		next.onEvent(({ status }) => {
+		next.onEvent((event) => {
+			if (event.event === 'names') return void onNames(event.names, () => next.call('namesKnown', event.number))
+			const { status } = event
 			const known = pods.get(status.uid)
 			if (known === undefined) return
 			known.status = status

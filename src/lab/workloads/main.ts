@@ -5,6 +5,7 @@ import { writeSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { systemClock } from '../../base/clock.ts'
 import { Failure } from '../../base/failure.ts'
+import type { OutsideNames } from '../../dataplane/dns/outside.ts'
 import type { DnsChange } from '../../dataplane/dns/program.ts'
 import type { LabPaths } from '../paths.ts'
 import { createDnsServers } from './dns.ts'
@@ -15,7 +16,23 @@ import { type RpcConnection, serveRpc } from './rpc.ts'
 const paths = JSON.parse(process.argv[2] ?? '') as LabPaths
 const startedAt = Date.now()
 const connections = new Set<RpcConnection>()
-const dns = createDnsServers()
+/** Milliseconds a pod waits for the nodes. A resolver asks again after five seconds; a lost SYN comes again after one. */
+const mostWaiting = 2_000
+const waiting = new Map<number, () => void>()
+let lastNumber = 0
+const dns = createDnsServers((names) => {
+	if (connections.size === 0) return undefined
+	const number = ++lastNumber
+	const event: WorkloadEvent = { event: 'names', number, names }
+	const { promise, resolve } = Promise.withResolvers<void>()
+	waiting.set(number, resolve)
+	const cancel = systemClock.after(mostWaiting, resolve)
+	for (const connection of connections) connection.send(event)
+	return promise.finally(() => {
+		cancel()
+		waiting.delete(number)
+	})
+})
 const pods = createWorkloadPods({
 	clock: systemClock,
 	lab: paths.runtime,
@@ -56,6 +73,16 @@ function call(name: string, argument: unknown): unknown {
 			return null
 		case 'dns':
 			dns.update(argument as readonly DnsChange[])
+			return null
+		case 'outsideNames':
+			dns.setOutside(argument as OutsideNames)
+			return null
+		case 'watchNames':
+			return dns.watch(argument as readonly string[])
+		case 'answeredNames':
+			return dns.answered()
+		case 'namesKnown':
+			waiting.get(argument as number)?.()
 			return null
 		case 'exit':
 			setImmediate(() => process.exit(0))

@@ -3,6 +3,8 @@
 // outlives the daemon, so everything it needs is in the calls.
 
 import type { Ip } from '../../base/ip.ts'
+import type { AnsweredName } from '../../dataplane/dns/answered.ts'
+import type { OutsideNames } from '../../dataplane/dns/outside.ts'
 import type { DnsChange } from '../../dataplane/dns/program.ts'
 import type { PodMount } from '../pod-mounts.ts'
 
@@ -152,6 +154,17 @@ export interface WorkloadCalls {
 	}
 	/** Changes to what the DNS servers answer from. */
 	readonly dns: { argument: readonly DnsChange[]; answer: null }
+	/** What they answer of names outside of the cluster, from now on. */
+	readonly outsideNames: { argument: OutsideNames; answer: null }
+	/**
+	 * Names, and `*.` with names, in place of those before: their addresses come as an event before a pod is answered. What
+	 * was answered of them already, and still holds.
+	 */
+	readonly watchNames: { argument: readonly string[]; answer: readonly AnsweredName[] }
+	/** Every answer with addresses that still holds, of whatever name. */
+	readonly answeredNames: { argument: null; answer: readonly AnsweredName[] }
+	/** The event of that number has been heard, and the nodes know: the pod may be answered. */
+	readonly namesKnown: { argument: number; answer: null }
 	/** Ends the process; its pods' listeners close, its programs are killed. */
 	readonly exit: { argument: null; answer: null }
 }
@@ -166,8 +179,9 @@ export interface WorkloadStreams {
 	}
 }
 
-/** Sent to every connection when a container's state changes by itself. */
-export interface WorkloadEvent {
-	readonly event: 'status'
-	readonly status: WorkloadPodStatus
-}
+/** Sent to every connection. */
+export type WorkloadEvent =
+	/** A container's state changed by itself. */
+	| { readonly event: 'status'; readonly status: WorkloadPodStatus }
+	/** A pod is about to be answered with addresses of names that are watched; `namesKnown` with the number lets it. */
+	| { readonly event: 'names'; readonly number: number; readonly names: readonly AnsweredName[] }
