@@ -12,7 +12,7 @@ import { emptyTable, tableOf } from '../../src/base/table.ts'
 import { NetlinkEncoder } from '../../src/linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { createNetns, deleteNetns, inNetnsAt, openNetns } from '../../src/linux/netns.ts'
-import { addAddress } from '../../src/linux/route/addresses.ts'
+import { addAddress, addLocalRoute } from '../../src/linux/route/addresses.ts'
 import { addVeth, LOOPBACK, setLink } from '../../src/linux/route/links.ts'
 import { addNeighbour } from '../../src/linux/route/neighbours.ts'
 import { addRoute } from '../../src/linux/route/routes.ts'
@@ -122,6 +122,7 @@ function wireOutside(node: NetlinkSocket, outside: NetlinkSocket, path: string):
 	addAddress(e, 10, nodeAddress, 16)
 	addRoute(e, { destination: cidr('0.0.0.0/0'), via: ip('172.18.0.1'), index: 10 })
 	addAddress(e, 10, ip('fd00:172::2'), 64)
+	addLocalRoute(e, 10, ip('fd00:172::2'))
 	addRoute(e, { destination: cidr('::/0'), via: ip('fd00:172::1'), index: 10 })
 	node.request(e)
 	setLink(e, { index: LOOPBACK, up: true })
@@ -157,6 +158,7 @@ function wirePod(node: NetlinkSocket, pod: NetlinkSocket, path: string, i: numbe
 	addRoute(e, { destination: cidr('0.0.0.0/0'), via: gateway, index: 10 })
 	addNeighbour(e, 10, gateway, gatewayMac)
 	addAddress(e, 10, podIp(i, 6), 128)
+	addLocalRoute(e, 10, podIp(i, 6))
 	addNeighbour(e, 10, gateway6, gatewayMac)
 	addRoute(e, { destination: cidr('::/0'), via: gateway6, index: 10 })
 	pod.request(e)
