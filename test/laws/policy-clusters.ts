@@ -256,14 +256,17 @@ export function objectsOf(cluster: OracleCluster): readonly Any[] {
 		...Object.entries(cluster.namespaces).map(([name, labels]) => ({
 			apiVersion: 'v1',
 			kind: 'Namespace',
-			metadata: { name, labels },
+			metadata: { name, labels, ...(cluster.trials?.includes(name) === true ? { annotations: audit } : {}) },
 		})),
-		...Object.entries(cluster.nodes).map(([name, { ip, labels }], i) => ({
+		...Object.entries(cluster.nodes).map(([name, { ip, ip6, labels }], i) => ({
 			apiVersion: 'v1',
 			kind: 'Node',
 			metadata: { name, labels },
-			spec: { podCIDR: `10.244.${i}.0/24`, podCIDRs: [`10.244.${i}.0/24`] },
-			status: { addresses: [{ type: 'InternalIP', address: ip }] },
+			spec: { podCIDR: networkOf(ip, i), podCIDRs: listOf(ip, ip6).map((address) => networkOf(address, i)) },
+			status: {
+				addresses: listOf(ip, ip6).map((address) => ({ type: 'InternalIP', address })),
+				conditions: [{ type: 'Ready', status: 'True' }],
+			},
 		})),
 		...cluster.pods.map((pod) => ({
 			apiVersion: 'v1',
@@ -274,8 +277,116 @@ export function objectsOf(cluster: OracleCluster): readonly Any[] {
 				...(pod.hostNetwork ? { hostNetwork: true } : {}),
 				containers: [{ name: 'main', ports: pod.ports }],
 			},
-			status: { phase: 'Running', podIPs: [{ ip: pod.ip }], conditions: [{ type: 'Ready', status: 'True' }] },
+			status: {
+				phase: 'Running',
+				podIPs: listOf(pod.ip, pod.ip6).map((ip) => ({ ip })),
+				conditions: [{ type: 'Ready', status: 'True' }],
+			},
 		})),
 		...cluster.policies,
 	]
+}
+
+function listOf(ip: string, ip6: string | undefined): string[] {
+	return ip6 === undefined ? [ip] : [ip, ip6]
+}
+
+function networkOf(address: string, i: number): string {
+	return address.includes(':') ? `fd00:10:244:${i === 0 ? '' : i}::/64`.replace(':::', '::') : `10.244.${i}.0/24`
+}
+
+const audit = { 'podwire.dev/audit': 'true' }
+
+/** Some of its policies, and sometimes a whole namespace, on trial. */
+export function withTrials(cluster: OracleCluster, dice: Dice): OracleCluster {
+	return {
+		...cluster,
+		policies: cluster.policies.map((p) =>
+			p.kind === 'NetworkPolicy' && dice(2) === 0 ? { ...p, metadata: { ...p.metadata, annotations: audit } } : p,
+		),
+		trials: ['a', 'b', 'c'].filter(() => dice(5) === 0),
+	}
+}
+
+export type ClusterFamily = 'ipv4' | 'ipv6' | 'dual'
+
+/** The cluster with IPv6 addresses instead, or with both and policies that name networks of either. */
+export function inFamily(cluster: OracleCluster, family: ClusterFamily, dice: Dice): OracleCluster {
+	if (family === 'ipv4') return cluster
+	const six = family === 'ipv6'
+	const moved = (text: string) => (six ? other(text) : text)
+	const second = (ip: string) => (six ? {} : { ip6: other(ip) })
+	return {
+		...cluster,
+		nodes: Object.fromEntries(
+			Object.entries(cluster.nodes).map(([name, node]) => [name, { ...node, ip: moved(node.ip), ...second(node.ip) }]),
+		),
+		pods: cluster.pods.map((pod) => ({ ...pod, ip: moved(pod.ip), ...second(pod.ip) })),
+		policies: cluster.policies.map((policy) =>
+			withNetworks(policy, (text) => (six || dice(2) === 0 ? other(text) : text)),
+		),
+		names: Object.fromEntries(
+			Object.entries(cluster.names ?? {}).map(([name, list]) => [
+				name,
+				list.flatMap((ip) => (six ? [other(ip)] : dice(2) === 0 ? [ip] : [ip, other(ip)])),
+			]),
+		),
+	}
+}
+
+/** Every address by which the pod or node is asked. */
+export const addressesOf = ({ ip, ip6 }: { readonly ip: string; readonly ip6?: string }) => listOf(ip, ip6)
+
+/** An address of nobody in the cluster, in each of its families. */
+export function strangersOf({ nodes }: OracleCluster): readonly string[] {
+	const all = addressesOf(nodes.n1!)
+	return ['203.0.113.9', '2001:db8:113::9'].filter((ip) => all.some((a) => a.includes(':') === ip.includes(':')))
+}
+
+/** A block and its exceptions are of one family. */
+function withNetworks(value: Any, move: (network: string) => string): Any {
+	if (Array.isArray(value)) return value.map((v) => withNetworks(v, move))
+	if (value === null || typeof value !== 'object') return value
+	return Object.fromEntries(
+		Object.entries<Any>(value).map(([key, v]) => {
+			if (key === 'networks') return [key, v.map(move)]
+			if (key !== 'ipBlock') return [key, withNetworks(v, move)]
+			const cidr = move(v.cidr)
+			const moved = cidr !== v.cidr
+			return [
+				key,
+				{
+					...v,
+					cidr,
+					...(v.except === undefined ? {} : { except: v.except.map((e: string) => (moved ? other(e) : e)) }),
+				},
+			]
+		}),
+	)
+}
+
+const networksOfBoth: readonly (readonly [RegExp, string])[] = [
+	[/^0\.0\.0\.0\/0$/, '::/0'],
+	[/^::\/0$/, '0.0.0.0/0'],
+	[/^10\.244\.0\.0\/16$/, 'fd00:10:244::/48'],
+	[/^10\.244\.(\d+)\.0\/24$/, 'fd00:10:244:$1::/64'],
+	[/^172\.18\.0\.0\/24$/, 'fd00:172:18::/64'],
+	[/^203\.0\.113\.0\/25$/, '2001:db8:113::/121'],
+	[/^10\.244\.0\.(\d+)$/, 'fd00:10:244::$1'],
+	[/^10\.244\.(\d+)\.(\d+)$/, 'fd00:10:244:$1::$2'],
+	[/^172\.18\.0\.(\d+)$/, 'fd00:172:18::$1'],
+	[/^203\.0\.113\.(\d+)$/, '2001:db8:113::$1'],
+]
+
+/** What an address or a network is in the other family. */
+function other(text: string): string {
+	const found = networksOfBoth.find(([pattern]) => pattern.test(text))
+	if (found === undefined) throw new Error(`${text} is in one family only`)
+	return text.replace(found[0], found[1])
+}
+
+/** How many clusters a law asks: as it says, or PODWIRE_LAW_CLUSTERS. */
+export function clustersOf(usual: number): number {
+	const given = Number(process.env.PODWIRE_LAW_CLUSTERS)
+	return given > 0 ? given : usual
 }

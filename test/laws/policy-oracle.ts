@@ -1,23 +1,33 @@
 // What policies mean, read a second time: plainly, from the text of the APIs (NetworkPolicy v1, ClusterNetworkPolicy
 // v1alpha2, AdminNetworkPolicy and BaselineAdminNetworkPolicy v1alpha1), over the API objects themselves. Nothing here is
-// shared with the model. IPv4 alone.
+// shared with the model.
 
 export interface OraclePod {
 	readonly name: string
 	readonly namespace: string
 	readonly labels: Readonly<Record<string, string>>
 	readonly ip: string
+	/** Of a cluster of both families: its other address. */
+	readonly ip6?: string
 	readonly node: string
 	readonly hostNetwork: boolean
 	readonly ports: readonly { readonly name?: string; readonly containerPort: number; readonly protocol: string }[]
 }
 
+export interface OracleNode {
+	readonly ip: string
+	readonly ip6?: string
+	readonly labels: Readonly<Record<string, string>>
+}
+
 export interface OracleCluster {
 	readonly namespaces: Readonly<Record<string, Readonly<Record<string, string>>>>
-	readonly nodes: Readonly<Record<string, { readonly ip: string; readonly labels: Readonly<Record<string, string>> }>>
+	readonly nodes: Readonly<Record<string, OracleNode>>
 	readonly pods: readonly OraclePod[]
 	// biome-ignore lint/suspicious/noExplicitAny: an oracle reads the object as it is written
 	readonly policies: readonly any[]
+	/** Namespaces whose policies are on trial. */
+	readonly trials?: readonly string[]
 	/** What the cluster's DNS server has answered, by name. */
 	readonly names?: Readonly<Record<string, readonly string[]>>
 	/** What the APIs leave open; undefined: as this project decides it. */
@@ -39,7 +49,11 @@ export interface OracleConnection {
 	readonly port: number
 }
 
-export type OracleAnswer = 'allow default' | `${'allow' | 'deny'} ${'Admin' | 'NetworkPolicy' | 'Baseline'}`
+/** audit: it passes, and would not, were the policies in force that are on trial. */
+export type OracleAnswer =
+	| 'allow default'
+	| 'audit NetworkPolicy'
+	| `${'allow' | 'deny'} ${'Admin' | 'NetworkPolicy' | 'Baseline'}`
 
 // biome-ignore lint/suspicious/noExplicitAny: as above
 type Any = any
@@ -69,13 +83,21 @@ export function oracle(cluster: OracleCluster, c: OracleConnection): OracleAnswe
 					v1Ports(rule.ports, c),
 			),
 		)
-		return allowed ? 'allow NetworkPolicy' : 'deny NetworkPolicy'
+		if (allowed) return 'allow NetworkPolicy'
+		if (!isolating.every((p) => isOnTrial(cluster, p))) return 'deny NetworkPolicy'
 	}
 
+	// Policies on trial deny nothing: without them the next tier would be asked, so it is.
 	const baseline = askTier(cluster, c, 'Baseline')
-	if (baseline === 'Accept') return 'allow Baseline'
 	if (baseline === 'Deny') return 'deny Baseline'
-	return 'allow default'
+	if (isolating.length > 0) return 'audit NetworkPolicy'
+	return baseline === 'Accept' ? 'allow Baseline' : 'allow default'
+}
+
+function isOnTrial(cluster: OracleCluster, p: Any): boolean {
+	return (
+		p.metadata.annotations?.['podwire.dev/audit'] === 'true' || cluster.trials?.includes(p.metadata.namespace) === true
+	)
 }
 
 function directionsOf(p: Any): string[] {
@@ -240,11 +262,22 @@ function isMeant({ corners }: OracleCluster, { other }: OracleConnection): boole
 
 function inNetwork(ip: string, cidr: string): boolean {
 	const [base = '', length = ''] = cidr.split('/')
-	if (base.includes(':')) return false
-	const bits = (text: string) =>
-		text
+	if (base.includes(':') !== ip.includes(':')) return false
+	return bitsOf(ip).slice(0, Number(length)) === bitsOf(base).slice(0, Number(length))
+}
+
+function bitsOf(address: string): string {
+	if (!address.includes(':'))
+		return address
 			.split('.')
 			.map((n) => Number(n).toString(2).padStart(8, '0'))
 			.join('')
-	return bits(ip).slice(0, Number(length)) === bits(base).slice(0, Number(length))
+	const [front = [], back] = address.split('::').map((part) => (part === '' ? [] : part.split(':'))) as [
+		string[],
+		string[],
+	]
+	const zeros = back === undefined ? 0 : 8 - front.length - back.length
+	return [...front, ...Array.from({ length: zeros }, () => '0'), ...(back ?? [])]
+		.map((n) => Number.parseInt(n, 16).toString(2).padStart(16, '0'))
+		.join('')
 }
