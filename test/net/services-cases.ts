@@ -150,6 +150,18 @@ export const trafficCases = {
 		])
 	},
 
+	async 'NodePort, policy Local: a pod reaches itself through another node'(world) {
+		await world.bring([
+			service({ name: 'web', n: 8, endpoints: ['p2b'], type: 'NodePort', more: local }),
+			service({ name: 'too', n: 9, endpoints: ['p2b', 'p1b'], type: 'NodePort', more: local }),
+		])
+		const web = { to: nodeIp('node-1'), port: nodePort(8) }
+		await expect(world, [{ from: 'p2b', ...web, gives: seenAs('node-1', 'p2b') }])
+		// Two Services ask for the same masquerade: it stays as long as one of them does.
+		await world.bring([service({ name: 'web', n: 8, endpoints: ['p2b'], type: 'NodePort', more: local })])
+		await expect(world, [{ from: 'p2b', ...web, gives: seenAs('node-1', 'p2b') }])
+	},
+
 	async 'externalIPs: masqueraded; the other ports of the address are not ours'(world) {
 		const ips = [externalIp('node-1', 9), externalIp('node-1', 9, 6)]
 		await world.bring([service({ name: 'web', n: 9, endpoints: ['p1b', 'p2b'], more: { externalIps: ips } })])

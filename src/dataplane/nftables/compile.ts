@@ -16,7 +16,7 @@ import {
 import type { ObjectKey } from '../../model/origin.ts'
 import { originComment } from '../origin.ts'
 import { contribute, type Emit, type Vantage, vantageOf } from './contribute.ts'
-import { type Family, names } from './layout.ts'
+import { type Family, isShared, names } from './layout.ts'
 import { type FamilyState, networksOf, nothing, Work } from './work.ts'
 
 export interface Compiled {
@@ -66,13 +66,13 @@ function changeServices(
 	for (const { before: service } of changed.values()) {
 		if (service === undefined) continue
 		contribute(service, vantage, before ?? model, (family, set, at, element) => {
-			if (set === names.externalIps) work[family].share(at, -1)
+			if (isShared(set)) work[family].share(set, at, -1)
 			else gone.set(`${family} ${set} ${at}`, { family, set, key: at, element })
 		})
 	}
 	const put: Emit = (family, set, at, element) => {
-		if (set === names.externalIps) {
-			work[family].share(at, 1)
+		if (isShared(set)) {
+			work[family].share(set, at, 1)
 			return
 		}
 		const id = gone.size === 0 ? '' : `${family} ${set} ${at}`

@@ -56,7 +56,7 @@ export type Owners = Pick<NetworkModel, 'addresses' | 'frontends'>
 export type Emit = (family: Family, set: string, key: string, element: NftElement) => void
 
 /**
- * Calls `emit` for every element. Those of `external-ips` come once for each frontend of the address, also from several
+ * Calls `emit` for every element. Those of shared sets come once for each frontend that asks for them, also from several
  * Services; all others are one Service's alone, once.
  */
 export function contribute(service: Service, vantage: Vantage, owners: Owners, emit: Emit): void {
@@ -118,6 +118,9 @@ function contributeFrontend(
 			if (local.none === undefined) putEndpoints('local', local, key, comment, family, emit)
 			// Without endpoints anywhere the frontend refuses everybody already.
 			else if (serving.none === undefined) put(names.noLocalEndpoints, { comment })
+			if (frontend.kind === 'node-port') {
+				for (const pair of hairpinsElsewhere(serving, vantage)) emit(family, names.hairpinElsewhere, pair, bareElement)
+			}
 		}
 	}
 	if (frontend.sourceRanges !== undefined) {
@@ -128,6 +131,16 @@ function contributeFrontend(
 		}
 	}
 	if (service.sessionAffinity !== undefined && serving.none === undefined) put(affinitySet(service.sessionAffinity))
+}
+
+/**
+ * A pod that asks a node port of its own Service at this node, which is not its own: under policy Local nobody else would
+ * put this node's address in between. At every other address the rules of the pod's own node decide.
+ */
+function hairpinsElsewhere({ endpoints }: ServingEndpoints, { pod }: Vantage): ReadonlySet<string> {
+	const pairs = new Set<string>()
+	for (const { ip, node } of endpoints) if (node !== pod.node) pairs.add(`${ip} . ${ip}`)
+	return pairs
 }
 
 /** Defaults are what the rule says already. */

@@ -18,6 +18,8 @@ export const names = {
 	policyCluster: 'policy-cluster',
 	policyLocal: 'policy-local',
 	hairpin: 'hairpin',
+	/** Pods of other nodes that may reach themselves through a node port of this one. */
+	hairpinElsewhere: 'hairpin-elsewhere',
 	noEndpoints: 'no-endpoints',
 	noLocalEndpoints: 'no-local-endpoints',
 	/** Frontends not everybody may connect to, and who may. */
@@ -37,6 +39,14 @@ export const names = {
 	masquerade: 'masquerade-services',
 	reject: 'reject-connection',
 } as const
+
+/** Sets whose elements several frontends may ask for: one is there once for all of them. */
+export const sharedSets = [names.externalIps, names.hairpinElsewhere] as const
+export type SharedSet = (typeof sharedSets)[number]
+
+export function isShared(set: string): set is SharedSet {
+	return set === names.externalIps || set === names.hairpinElsewhere
+}
 
 export type Family = 'ip' | 'ip6'
 
@@ -131,6 +141,8 @@ function declare(family: Family, set: string): Declaration {
 			return { key: fieldsOf([daddr]), flags: plain, comment: 'addresses of Services' }
 		case names.hairpin:
 			return { key: fieldsOf([saddr, daddr]), flags: plain, comment: 'pods of this node, to themselves' }
+		case names.hairpinElsewhere:
+			return { key: fieldsOf([saddr, daddr]), flags: plain, comment: 'endpoints on other nodes, to themselves' }
 		case names.noEndpoints:
 			return { key: frontend, flags: plain, comment: 'Service ports that nobody serves' }
 		case names.noLocalEndpoints:

@@ -56,6 +56,8 @@ export interface Shape {
 	/** Protocols of the external frontends with policy Cluster. */
 	readonly policyCluster: readonly ProtocolName[]
 	readonly policyLocal: boolean
+	/** A pod of another node may reach itself through a node port of this one. */
+	readonly hairpinElsewhere: boolean
 	readonly restricted: boolean
 	/** Endpoint counts that occur, ascending. */
 	readonly counts: Readonly<Record<Choice, readonly number[]>>
@@ -316,6 +318,14 @@ function masqueradeRules(shape: Shape): NftRule[] {
 			'a pod that reached itself through a Service answers through the node',
 		),
 	]
+	if (shape.hairpinElsewhere) {
+		rules.push(
+			rule(
+				[...inSet([saddr, daddr], names.hairpinElsewhere), ...masquerade],
+				'a pod of another node that reached itself through a node port here answers through this node',
+			),
+		)
+	}
 	// A rule a protocol: nft (1.0.6) reads `ct original proto-dst` only where it knows whose port that is.
 	for (const protocol of shape.policyCluster) {
 		rules.push(

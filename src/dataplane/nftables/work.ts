@@ -14,6 +14,8 @@ import {
 	makeSet,
 	names,
 	pickChain,
+	type SharedSet,
+	sharedSets,
 	tableName,
 } from './layout.ts'
 import { chainsOf, type ProtocolName, protocolNames, type Shape, shapeText } from './skeleton.ts'
@@ -22,8 +24,8 @@ export type Elements = Table<string, NftElement>
 
 export interface FamilyState {
 	readonly sets: ReadonlyMap<string, Elements>
-	/** How many frontends an external address has. */
-	readonly external: Table<string, number>
+	/** Of the shared sets: how many frontends ask for each element. */
+	readonly shares: Readonly<Record<SharedSet, Table<string, number>>>
 	/**
 	 * A handful of things the chains depend on: `goto pick-12` frontends of so many endpoints, `protocol tcp` external
 	 * frontends with policy Cluster, `outside` ClusterIPs outside of the Service networks, `inside` external frontends
@@ -36,7 +38,7 @@ export interface FamilyState {
 
 export const nothing: FamilyState = {
 	sets: new Map(),
-	external: emptyTable(),
+	shares: { [names.externalIps]: emptyTable(), [names.hairpinElsewhere]: emptyTable() },
 	counts: new Map(),
 	shape: '',
 	table: undefined,
@@ -53,7 +55,10 @@ export class Work {
 	readonly #edits = new Map<string, (string | NftElement | undefined)[]>()
 	/** By how much the counts change. */
 	readonly #counts = new Map<string, number>()
-	readonly #external = new Map<string, number>()
+	readonly #shares: Readonly<Record<SharedSet, Map<string, number>>> = {
+		[names.externalIps]: new Map(),
+		[names.hairpinElsewhere]: new Map(),
+	}
 
 	/** `inside`: whether an address lies in the Service networks. */
 	constructor(state: FamilyState, inside: (ip: Ip) => boolean) {
@@ -73,10 +78,10 @@ export class Work {
 		this.edit(set, key, undefined)
 	}
 
-	/** One frontend more or less of an external address: its element is there once for all of them. */
-	share(ip: string, by: 1 | -1): void {
-		add(this.#external, ip, by)
-		if (this.#inside(ip as Ip)) add(this.#counts, 'inside', by)
+	/** One frontend more or less that asks for the element. */
+	share(set: SharedSet, key: string, by: 1 | -1): void {
+		add(this.#shares[set], key, by)
+		if (set === names.externalIps && this.#inside(key as Ip)) add(this.#counts, 'inside', by)
 	}
 
 	/** undefined deletes. Counts nothing. */
@@ -108,15 +113,15 @@ export class Work {
 
 	finish(family: Family, config: NetworkConfig): FamilyState {
 		const old = this.#state
-		const external = this.#finishExternal()
+		const shares = this.#finishShares()
 		const counts = this.#finishCounts()
 		const sets = this.#finishSets()
 		const wanted = [...config.serviceCidrs, ...config.podCidrs].some((c) => (familyOf(c) === 4) === (family === 'ip'))
-		if (!wanted && (sets.get(names.clusterIps)?.size ?? 0) === 0) return { ...nothing, sets, external, counts }
+		if (!wanted && (sets.get(names.clusterIps)?.size ?? 0) === 0) return { ...nothing, sets, shares, counts }
 		const shape = shapeOf(family, config, sets, counts)
 		const text = shapeText(shape)
 		const same = old.table !== undefined && old.shape === text ? old.table : undefined
-		if (same !== undefined && sets === old.sets) return { ...old, external, counts }
+		if (same !== undefined && sets === old.sets) return { ...old, shares, counts }
 		const table: NftTable = {
 			family,
 			name: tableName,
@@ -124,18 +129,28 @@ export class Work {
 			chains: same?.chains ?? tableOf(chainsOf(shape).map((chain) => [chain.name, chain] as const)),
 			sets: this.#tableSets(family, sets, shape),
 		}
-		return { sets, external, counts, shape: text, table }
+		return { sets, shares, counts, shape: text, table }
 	}
 
-	#finishExternal(): Table<string, number> {
-		if (this.#external.size === 0) return this.#state.external
-		return this.#state.external.mutate((draft) => {
-			for (const [ip, by] of this.#external) {
-				const before = draft.get(ip) ?? 0
+	#finishShares(): FamilyState['shares'] {
+		const { shares } = this.#state
+		if (sharedSets.every((set) => this.#shares[set].size === 0)) return shares
+		return {
+			[names.externalIps]: this.#finishShare(names.externalIps),
+			[names.hairpinElsewhere]: this.#finishShare(names.hairpinElsewhere),
+		}
+	}
+
+	#finishShare(set: SharedSet): Table<string, number> {
+		const changes = this.#shares[set]
+		if (changes.size === 0) return this.#state.shares[set]
+		return this.#state.shares[set].mutate((draft) => {
+			for (const [key, by] of changes) {
+				const before = draft.get(key) ?? 0
 				const after = before + by
-				if (after === 0) draft.delete(ip)
-				else draft.set(ip, after)
-				if ((before === 0) !== (after === 0)) this.edit(names.externalIps, ip, after === 0 ? undefined : bareElement)
+				if (after === 0) draft.delete(key)
+				else draft.set(key, after)
+				if ((before === 0) !== (after === 0)) this.edit(set, key, after === 0 ? undefined : bareElement)
 			}
 		})
 	}
@@ -203,6 +218,7 @@ function shapeOf(
 		externalInside: counts.has('inside'),
 		policyCluster: protocolNames.filter((name: ProtocolName) => counts.has(`protocol ${name}`)),
 		policyLocal: sets.has(names.policyLocal),
+		hairpinElsewhere: sets.has(names.hairpinElsewhere),
 		restricted: sets.has(names.restricted),
 		counts: { all: countsOf('all', sets, counts), local: countsOf('local', sets, counts) },
 		affinities: [...sets.keys()]
