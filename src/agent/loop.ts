@@ -3,6 +3,7 @@
 
 import type { Clock } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
+import type { Ip } from '../base/ip.ts'
 import { diffTables, emptyTable, type Table } from '../base/table.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
@@ -38,6 +39,8 @@ export interface NodePlanes {
 	serve?(progress: () => NodeProgress, onFailure: (what: string, error: unknown) => void): NodeServer
 	/** Which data plane carries Services. */
 	readonly serviceProxy?: ServiceProxyMode
+	/** Those of the addresses that connections of its pods still go to. */
+	connectedTo?(ips: readonly Ip[]): Iterable<Ip>
 	/** Throws Failure; the old one carries on then. */
 	setServiceProxy?(mode: ServiceProxyMode): Promise<void>
 	close(): void
@@ -81,6 +84,8 @@ export interface AgentLoop {
 	waitReconciled(node?: NodeName): Promise<void>
 	/** Resolves when the applied model passes `test`; checked after each pass. Rejects when `signal` aborts. */
 	waitApplied(test: (model: NetworkModel) => boolean, signal: AbortSignal): Promise<void>
+	/** Those of the addresses that connections of pods still go to, on any node. */
+	connectedTo(ips: readonly Ip[]): ReadonlySet<Ip>
 	/** Reads every node back and repairs it now. */
 	repair(): Promise<void>
 	/** Brings every node to its model again, since something beside the model is another. Rejects when a node refuses. */
@@ -324,6 +329,7 @@ export function createAgentLoop(options: {
 				check()
 			})
 		},
+		connectedTo: (ips) => new Set([...nodes.values()].flatMap(({ planes }) => [...(planes.connectedTo?.(ips) ?? [])])),
 		async repair() {
 			for (const node of nodes.values()) node.repair = true
 			const at = changed()

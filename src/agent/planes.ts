@@ -11,7 +11,7 @@ import { createLinks } from '../dataplane/links/links.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
 import { createPolicy } from '../dataplane/policy/policy.ts'
 import { serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
-import { deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
+import { type Connection, deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import type { NftChange } from '../linux/nft/change.ts'
@@ -175,6 +175,10 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 				if (leaving.length > 0 && failed === undefined) await bringPolicies(model, want)
 				if (failed !== undefined) throw failed
 			}),
+		*connectedTo(ips) {
+			conntrack ??= inNetnsAt(netns, openConntrack)
+			for (const ip of ips) if (readConntrack(conntrack, { original: { destination: ip } }).some(isAlive)) yield ip
+		},
 		repair: () =>
 			exclusive(async () => {
 				const drifted = [...(await services.repair())]
@@ -212,6 +216,11 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			conntrack?.close()
 		},
 	}
+}
+
+/** What only waits to be forgotten holds nobody. */
+function isAlive({ state }: Connection): boolean {
+	return state !== 'TIME_WAIT' && state !== 'CLOSE'
 }
 
 function leavingOf(before: NodeAttachments, want: NodeAttachments): Attachment[] {

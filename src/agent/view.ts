@@ -21,6 +21,7 @@ import {
 import { type KubeObject, keyOf } from '../kube/objects/meta.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
+import type { ResolvedNames } from '../model/resolved-names.ts'
 import {
 	type ClusterConfig,
 	type ClusterState,
@@ -43,6 +44,8 @@ export interface ClusterView {
 	readonly model: NetworkModel
 	informer<T extends ViewTable>(table: T): Informer<ObjectOf<T>>
 	setSources(sources: Readonly<Record<string, ObjectSource>>): void
+	/** What the cluster's DNS servers answered with, and still holds. */
+	setResolvedNames(names: ResolvedNames): void
 	onChange(listener: () => void): void
 	/** Resolves when the view shows everything the API has now. */
 	caughtUp(): Promise<void>
@@ -145,6 +148,10 @@ export function createClusterView(options: {
 		},
 		setSources(sources) {
 			state = { ...state, sources: tableOf(Object.entries(sources)) }
+			changed()
+		},
+		setResolvedNames(names) {
+			state = { ...state, resolvedNames: names }
 			changed()
 		},
 		onChange(listener) {

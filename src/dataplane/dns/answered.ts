@@ -129,7 +129,7 @@ export class AnswerMemory {
 /** `held` with the answer's addresses, those that are over gone, at most as many as one name may have. */
 export function holdMore(held: Held | undefined, addresses: AnsweredName['addresses'], now: number): Held {
 	const all = new Map([...(held ?? [])].filter(([, until]) => until > now))
-	for (const { ip, until } of addresses) all.set(ip, Math.max(until, all.get(ip) ?? 0))
+	for (const { ip, until } of addresses) if (until > now) all.set(ip, Math.max(until, all.get(ip) ?? 0))
 	if (all.size <= mostAddresses) return all
 	return new Map([...all].sort(([, a], [, b]) => b - a).slice(0, mostAddresses))
 }
