@@ -12,6 +12,7 @@ import type { Attachment } from '../dataplane/links/program.ts'
 import { createPolicy } from '../dataplane/policy/policy.ts'
 import { serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { type Connection, deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import type { NftChange } from '../linux/nft/change.ts'
@@ -36,6 +37,8 @@ export interface NodePlanesOptions {
 	readonly clock: Clock
 	/** Default: nftables. */
 	readonly serviceProxy?: ServiceProxyMode
+	/** How IPVS chooses: asked at each pass. Default: rr. */
+	readonly scheduler?: () => Scheduler
 	/** How policies are enforced: asked at each pass. Absent: as the default profile does. */
 	readonly policies?: () => { readonly profile: PolicyProfile; readonly cutEstablished: boolean }
 	/** A change of the service proxy was cut off: whatever is left of the others goes with the first pass. */
@@ -56,6 +59,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			yield { path: netns, ips: [] }
 			for (const [, attachment] of attachments) yield { path: attachment.namespace, ips: attachment.ips }
 		},
+		...(options.scheduler === undefined ? {} : { scheduler: options.scheduler }),
 	})
 	const flows = createFlowReader({ node, netns, clock, onFailure: options.onFailure ?? (() => {}) })
 	const metrics = createNodeMetrics(

@@ -56,6 +56,16 @@ common(program.command('up').description("bring a cluster network up from the us
 	.addOption(new Option('--dataplane <kind>', 'kernel or paper (default: what the machine and the rights allow)'))
 	.option('--ip-family <family>', 'ipv4 (default), ipv6 or dual; a lab keeps what it was made with')
 	.option('--service-proxy <mode>', 'nftables (default), ebpf, iptables, ipvs, or auto')
+	.option('--ipvs-scheduler <name>', 'how ipvs chooses an endpoint: rr (default), wrr, lc, wlc, sh, mh, …')
+	.option(
+		'--pod-cidr <cidr>',
+		"the pods' network (default 10.244.0.0/16); with two families one of each, a comma between",
+	)
+	.option('--service-cidr <cidr>', "the Services' network (default 10.96.0.0/16), likewise")
+	.option('--node-port-range <ports>', 'node ports (default 30000-32767)')
+	.option('--cluster-domain <name>', 'the domain of names (default cluster.local)')
+	.option('--feature-gates <gates>', 'AllowServiceExternalIPs=false: externalIPs count for nothing')
+	.option('--enable-admission-plugins <names>', 'DenyServiceExternalIPs: nobody adds externalIPs to a Service')
 	.option('--policy-profile <name>', 'what the policy API leaves open: default, calico-like or cilium-like')
 	.option('--cut-established', 'a connection that policies no longer allow ends (default: as the profile does)')
 	.option('--no-cut-established', 'policies are for new connections alone')
@@ -277,6 +287,7 @@ const proxy = program
 Examples:
   podwire proxy switch ebpf          at the socket, no translation of packets
   podwire proxy switch iptables      the chains that kube-proxy writes in that mode
+  podwire proxy switch ipvs --ipvs-scheduler lc
 
 Established connections go on. Exit codes: 0 done, 2 no such mode, 3 this machine cannot.`,
 	)
@@ -284,6 +295,7 @@ common(
 	proxy.command('switch').description('let another data plane carry Services: nftables, ebpf, iptables, ipvs, auto'),
 )
 	.argument('<mode>')
+	.option('--ipvs-scheduler <name>', 'how ipvs chooses an endpoint: rr (default), wrr, lc, wlc, sh, mh, …')
 	.action(run(async () => (await import('./proxy.ts')).switchProxy))
 
 common(program.command('version').description('the version of podwire and of what it stands on')).action(

@@ -4,7 +4,8 @@ import { isFailure } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { carriersOf, isServiceProxyMode, serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { labClient } from '../lab/client.ts'
-import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
+import { isScheduler, type ServiceProxyChoice } from '../lab/service-proxy.ts'
+import { type Scheduler, schedulers } from '../linux/ipvs/ipvs.ts'
 import { CommandError, exit } from './exit.ts'
 import { findLab } from './lab.ts'
 import type { CommonOptions } from './options.ts'
@@ -20,15 +21,26 @@ export function readServiceProxyChoice(text: string): ServiceProxyChoice {
 	)
 }
 
-export async function switchProxy(options: CommonOptions, args: readonly string[]): Promise<number> {
+/** Throws CommandError usage. */
+export function readScheduler(text: string | undefined): Scheduler | undefined {
+	if (text === undefined || isScheduler(text)) return text
+	throw new CommandError(exit.usage, `Unknown scheduler ${JSON.stringify(text)}`, `use ${schedulers.join(', ')}`)
+}
+
+interface SwitchOptions extends CommonOptions {
+	readonly ipvsScheduler?: string
+}
+
+export async function switchProxy(options: SwitchOptions, args: readonly string[]): Promise<number> {
 	const choice = readServiceProxyChoice(args[0] as string)
+	const scheduler = readScheduler(options.ipvsScheduler)
 	const format = outputFormat(options.output)
 	const { name } = await findLab(options.name)
 	const client = labClient(name)
 	const before = (await client.status()).serviceProxy
 	const begun = performance.now()
 	try {
-		await client.setServiceProxy(choice)
+		await client.setServiceProxy(choice, scheduler)
 	} catch (e) {
 		if (isFailure(e, 'Unsupported'))
 			throw new CommandError(exit.unknown, e.message, 'podwire doctor says what is missing')

@@ -71,7 +71,7 @@ async function openLab(options: ClusterOptions): Promise<Cluster> {
 	const client = labClient(lab.name)
 	return {
 		client: createKubeClient(client.transport),
-		config: clusterConfigOf(lab.ipFamily),
+		config: clusterConfigOf(lab.ipFamily, lab.network),
 		policyProfile: policyProfiles[lab.policies.profile],
 		sources: await client.getSources(),
 		agent:

@@ -5,10 +5,19 @@ import { isFailure, messageOf } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { emptyConfig, type LabConfig, readConfig } from '../lab/config.ts'
 import type { LabIpFamily } from '../lab/ip-family.ts'
+import {
+	type NetworkChoice,
+	readAdmissionPlugins,
+	readCidrs,
+	readClusterDomain,
+	readFeatureGates,
+	readNodePorts,
+} from '../lab/network-choice.ts'
 import type { PolicyChoice } from '../lab/policy-settings.ts'
 import type { ServiceProxyChoice } from '../lab/service-proxy.ts'
 import { type LabHandle, startLab } from '../lab/start.ts'
 import type { LabStatus } from '../lab/status.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import { applyItems, claimItems, type Refusal, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { defaultName, givenName } from './lab.ts'
@@ -16,7 +25,7 @@ import { ignoredText, type Loaded, loadManifests } from './manifests.ts'
 import { type CommonOptions, readCount, readDuration, readIpFamily } from './options.ts'
 import { outputFormat, type Progress, paint, printDocument, progressOn, styleFor } from './output.ts'
 import { profileOf } from './policy-profile.ts'
-import { readServiceProxyChoice } from './proxy.ts'
+import { readScheduler, readServiceProxyChoice } from './proxy.ts'
 import { type Readiness, waitReady } from './ready.ts'
 import { packageVersion } from './version.ts'
 
@@ -26,6 +35,13 @@ interface UpOptions extends CommonOptions {
 	readonly dataplane?: string
 	readonly ipFamily?: string
 	readonly serviceProxy?: string
+	readonly ipvsScheduler?: string
+	readonly podCidr?: string
+	readonly serviceCidr?: string
+	readonly nodePortRange?: string
+	readonly clusterDomain?: string
+	readonly featureGates?: string
+	readonly enableAdmissionPlugins?: string
 	readonly policyProfile?: string
 	/** false by --no-cut-established; undefined: neither was said. */
 	readonly cutEstablished?: boolean
@@ -50,6 +66,7 @@ export async function up(options: UpOptions): Promise<number> {
 	const dataplane = readDataplane(options.dataplane)
 	const ipFamily = readIpFamily(options.ipFamily)
 	const serviceProxy = options.serviceProxy === undefined ? undefined : readServiceProxyChoice(options.serviceProxy)
+	const scheduler = readScheduler(options.ipvsScheduler)
 	const policies = readPolicyChoice(options)
 	const timeout = readDuration(options.timeout, 60_000)
 	const progress = progressOn(process.stderr, { quiet: options.quiet === true, verbose: options.verbose === true })
@@ -64,7 +81,9 @@ export async function up(options: UpOptions): Promise<number> {
 	const loaded = await reading
 	const config = await loadConfig(options.config)
 
-	const lab = await start({ name, nodes, dataplane, ipFamily, serviceProxy, policies, config, progress, warn })
+	const network = { ...config.network, ...readNetwork(options) }
+	const chosen = { nodes, dataplane, ipFamily, network, serviceProxy, scheduler, policies }
+	const lab = await start({ name, ...chosen, config, progress, warn })
 	if (!lab.created && nodes !== undefined && lab.status.nodes.length !== nodes) {
 		warn(
 			`lab ${JSON.stringify(name)} runs with ${lab.status.nodes.length} nodes already; --nodes ${nodes} has no effect`,
@@ -78,6 +97,11 @@ export async function up(options: UpOptions): Promise<number> {
 	) {
 		warn(
 			`lab ${JSON.stringify(name)} runs with service proxy ${lab.status.serviceProxy ?? 'none'}; podwire proxy switch ${serviceProxy} changes it`,
+		)
+	}
+	if (!lab.created && scheduler !== undefined && lab.status.scheduler !== scheduler) {
+		warn(
+			`lab ${JSON.stringify(name)} runs with ${lab.status.scheduler === undefined ? 'another service proxy' : `scheduler ${lab.status.scheduler}`}; podwire proxy switch ipvs --ipvs-scheduler ${scheduler} changes it`,
 		)
 	}
 	const context = options.kubeconfig ? await mergeKubeconfig(lab, warn) : undefined
@@ -123,6 +147,26 @@ async function ready(client: KubeClient, timeout: number, progress: Progress): P
 	}
 }
 
+/** What is said of the lab's network. Throws CommandError usage. */
+function readNetwork(options: UpOptions): NetworkChoice {
+	const { podCidr, serviceCidr, nodePortRange, clusterDomain, featureGates, enableAdmissionPlugins } = options
+	try {
+		return {
+			...(podCidr === undefined ? {} : { podCidrs: readCidrs("the pods' network", podCidr) }),
+			...(serviceCidr === undefined ? {} : { serviceCidrs: readCidrs("the Services' network", serviceCidr) }),
+			...(nodePortRange === undefined ? {} : { nodePorts: readNodePorts(nodePortRange) }),
+			...(clusterDomain === undefined ? {} : { clusterDomain: readClusterDomain(clusterDomain) }),
+			...(featureGates === undefined ? {} : { featureGates: readFeatureGates(featureGates) }),
+			...(enableAdmissionPlugins === undefined
+				? {}
+				: { admissionPlugins: readAdmissionPlugins(enableAdmissionPlugins) }),
+		}
+	} catch (e) {
+		if (isFailure(e)) throw new CommandError(exit.usage, e.message)
+		throw e
+	}
+}
+
 function readDataplane(text: string | undefined): 'kernel' | 'paper' | undefined {
 	if (text === undefined || text === 'kernel' || text === 'paper') return text
 	throw new CommandError(exit.usage, `Unknown data plane ${JSON.stringify(text)}`, 'use kernel or paper')
@@ -153,13 +197,15 @@ async function start(input: {
 	nodes: number | undefined
 	dataplane: 'kernel' | 'paper' | undefined
 	ipFamily: LabIpFamily | undefined
+	network: NetworkChoice
 	serviceProxy: ServiceProxyChoice | undefined
+	scheduler: Scheduler | undefined
 	policies: PolicyChoice | undefined
 	config: LabConfig
 	progress: Progress
 	warn: (text: string) => void
 }): Promise<LabHandle> {
-	const { name, nodes, dataplane, ipFamily, serviceProxy, policies, config, progress, warn } = input
+	const { name, nodes, dataplane, ipFamily, network, serviceProxy, scheduler, policies, config, progress, warn } = input
 	try {
 		return await startLab({
 			name,
@@ -168,7 +214,9 @@ async function start(input: {
 			...(nodes === undefined ? {} : { nodes }),
 			...(dataplane === undefined ? {} : { dataplane }),
 			...(ipFamily === undefined ? {} : { ipFamily }),
+			network,
 			...(serviceProxy === undefined ? {} : { serviceProxy }),
+			...(scheduler === undefined ? {} : { scheduler }),
 			...(policies === undefined ? {} : { policies }),
 			onEvent(event) {
 				if (event.event === 'progress') progress.say(event.text)
@@ -182,7 +230,7 @@ async function start(input: {
 		if (e.code === 'Immutable')
 			throw new CommandError(exit.usage, e.message, `podwire down --name ${name}, then up, makes it anew`)
 		// The name and where its sockets would lie are the user's; all else is the machine's.
-		const usage = e.code === 'InvalidName' || e.code === 'PathTooLong'
+		const usage = e.code === 'InvalidName' || e.code === 'PathTooLong' || e.code === 'InvalidNetwork'
 		throw new CommandError(usage ? exit.usage : exit.unknown, e.message)
 	}
 }

@@ -10,9 +10,8 @@ export const underlayInterface = 'underlay0'
 /** Name of a node's interface to the underlay. */
 export const nodeInterface = 'eth0'
 
-/** Pods: a /24 of it a node. */
+/** Pods. */
 export const podCidr: Cidr = parseCidr('10.244.0.0/16')
-export const podMaskLength = 24
 export const podMtu = 1500
 export const serviceCidr: Cidr = parseCidr('10.96.0.0/16')
 export const clusterDomain = 'cluster.local'

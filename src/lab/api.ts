@@ -4,6 +4,7 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { denyExternalIps } from '../apiserver/admit/external-ips.ts'
 import { createClientSigner } from '../apiserver/auth/client-signer.ts'
 import { ensureCertificates } from '../apiserver/certificates.ts'
 import { openJournal } from '../apiserver/journal.ts'
@@ -16,6 +17,7 @@ import { cidrNth } from '../base/ip.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import { apiPort } from './addresses.ts'
 import type { FamilyNetworks } from './ip-family.ts'
+import type { NetworkChoice } from './network-choice.ts'
 import type { LabPaths } from './paths.ts'
 
 export interface LabApi {
@@ -35,6 +37,7 @@ export interface LabApiOptions {
 	readonly paths: LabPaths
 	/** The primary family first: pods reach the server at its router's address. */
 	readonly networks: readonly FamilyNetworks[]
+	readonly network?: NetworkChoice
 	readonly clock: Clock
 	readonly kubelet: KubeletApi
 	/** A TCP socket of the host's network that listens already. */
@@ -44,10 +47,11 @@ export interface LabApiOptions {
 
 /** Throws Failure StoreBusy, StoreUnreadable, CertificatesFailed, CannotListen. */
 export async function startApi(options: LabApiOptions): Promise<LabApi> {
-	const { paths, networks, clock } = options
+	const { paths, networks, clock, network = {} } = options
 	const { router } = networks[0]!
 	const making = ensureCertificates(paths.pki, {
 		addresses: networks.flatMap((n) => [cidrNth(n.services, 1n), n.router]),
+		...(network.clusterDomain === undefined ? {} : { names: [`kubernetes.default.svc.${network.clusterDomain}`] }),
 		now: clock.now(),
 	})
 	making.catch(() => {})
@@ -56,6 +60,8 @@ export async function startApi(options: LabApiOptions): Promise<LabApi> {
 		store,
 		clock,
 		serviceCidrs: networks.map((n) => n.services),
+		...(network.nodePorts === undefined ? {} : { nodePorts: network.nodePorts }),
+		admit: network.admissionPlugins?.includes('DenyServiceExternalIPs') === true ? [denyExternalIps] : [],
 		advertise: { ip: router, port: apiPort },
 		kubelet: options.kubelet,
 		tokenKey: tokenKey(join(paths.pki, 'sa.key')),

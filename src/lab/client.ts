@@ -8,6 +8,7 @@ import { Failure } from '../base/failure.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import type { Transport } from '../kube/transport.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import { fromJson } from '../linux/nft/program.ts'
 import type { LabConfig } from './config.ts'
 import type { Sources } from './control.ts'
@@ -39,8 +40,8 @@ export interface LabClient {
 	stopNode(node: string): Promise<void>
 	/** Brings it back. */
 	startNode(node: string): Promise<void>
-	/** Changes the data plane that carries Services. Throws Failure Unsupported with the reason. */
-	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
+	/** Changes the data plane that carries Services, and how IPVS chooses. Throws Failure Unsupported with the reason. */
+	setServiceProxy(choice: ServiceProxyChoice, scheduler?: Scheduler): Promise<void>
 	/** How policies are enforced from now on. Throws Failure Unavailable while the lab starts, or what a node refused. */
 	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
@@ -156,8 +157,8 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		async startNode(node) {
 			await call('POST', `/nodes/${encodeURIComponent(node)}/start`)
 		},
-		async setServiceProxy(mode) {
-			await call('PUT', '/service-proxy', { mode })
+		async setServiceProxy(mode, scheduler) {
+			await call('PUT', '/service-proxy', { mode, ...(scheduler === undefined ? {} : { scheduler }) })
 		},
 		async putPolicies(choice) {
 			await call('PUT', '/policies', choice)

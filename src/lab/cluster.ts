@@ -17,11 +17,13 @@ import { createKubelet, type Kubelet } from './kubelet/kubelet.ts'
 import { createPodNetwork, type PodNetwork } from './kubelet/network.ts'
 import { type LabNode, registerNode } from './kubelet/nodes.ts'
 import type { PodRuntime } from './kubelet/runtime.ts'
+import type { NetworkChoice } from './network-choice.ts'
 
 export interface ClusterOptions {
 	readonly transport: Transport
 	readonly clock: Clock
 	readonly ipFamily: LabIpFamily
+	readonly network?: NetworkChoice
 	readonly nodes: readonly LabNode[]
 	/** Those that stay silent until they are started. */
 	readonly stopped?: ReadonlySet<string>
@@ -69,8 +71,8 @@ export interface Cluster {
 /** Resolves when the nodes are registered, the add-ons are there and every part has begun to work. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 	const { clock, nodes, onFailure } = options
-	const networks = networksOf(options.ipFamily)
-	const config = clusterConfigOf(options.ipFamily)
+	const networks = networksOf(options.ipFamily, options.network)
+	const config = clusterConfigOf(options.ipFamily, options.network)
 	const { clusterDomain, dnsServiceIp } = config
 	/** Where load balancers get their addresses unless podwire.yaml says otherwise. */
 	const defaultPools: readonly AddressPool[] = [

@@ -33,6 +33,28 @@ test('reads the image map', async () => {
 	}
 })
 
+test('reads what is chosen of the network', async () => {
+	const text = `apiVersion: podwire.dev/v1alpha1
+kind: Config
+networking:
+  podSubnet: 10.32.0.0/14
+  serviceSubnet: 10.200.0.0/20,fd00:20::/112
+  dnsDomain: corp.example
+  nodePortRange: 20000-20100
+featureGates:
+  AllowServiceExternalIPs: false
+enableAdmissionPlugins: [DenyServiceExternalIPs]
+`
+	assert.deepEqual((await parseConfig(text, 'f')).network, {
+		podCidrs: ['10.32.0.0/14'],
+		serviceCidrs: ['10.200.0.0/20', 'fd00:20::/112'],
+		clusterDomain: 'corp.example',
+		nodePorts: { from: 20000, to: 20100 },
+		featureGates: { AllowServiceExternalIPs: false },
+		admissionPlugins: ['DenyServiceExternalIPs'],
+	})
+})
+
 test('an image without its registry, tag and digest', () => {
 	for (const [image, bare] of [
 		['nginx', 'nginx'],
@@ -52,7 +74,17 @@ test('every fault is named with its line', async () => {
 		['kind: Config\n', ['f:1:1: apiVersion is missing; it must be podwire.dev/v1alpha1']],
 		[
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimage: []\n',
-			['f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands, addressPools'],
+			[
+				'f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands, addressPools, networking, featureGates, enableAdmissionPlugins',
+			],
+		],
+		[
+			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nnetworking:\n  podSubnet: 10.0.0.0\n  mtu: 9\nfeatureGates: { A: true }\n',
+			[
+				'f:5:3: unknown field "networking.mtu"; known are podSubnet, serviceSubnet, dnsDomain, nodePortRange',
+				'f:4:14: Cannot use "10.0.0.0" as the pods\' network: "10.0.0.0" is no network such as 10.0.0.0/16',
+				'f:6:17: Cannot use "A" as feature gate: known are AllowServiceExternalIPs',
+			],
 		],
 		[
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimages:\n  - match: ""\n    comand: [x]\n',

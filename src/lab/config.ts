@@ -5,6 +5,14 @@ import type { Node as YamlNode } from 'yaml'
 import { Failure } from '../base/failure.ts'
 import { type Cidr, cidrAddress, cidrContains, cidrLength, familyOf, tryParseCidr } from '../base/ip.ts'
 import { balancerRanges } from './addresses.ts'
+import {
+	type NetworkChoice,
+	readAdmissionPlugins,
+	readCidrs,
+	readClusterDomain,
+	readFeatureGates,
+	readNodePorts,
+} from './network-choice.ts'
 
 export const configApiVersion = 'podwire.dev/v1alpha1'
 export const configKind = 'Config'
@@ -15,6 +23,8 @@ export interface LabConfig {
 	readonly allowCommands?: boolean
 	/** Where load balancers get their addresses, in the order they are tried. Absent: one of its own (ip-family.ts). */
 	readonly addressPools?: readonly AddressPoolRule[]
+	/** Of the lab's network; only a lab that is made heeds it. */
+	readonly network?: NetworkChoice
 }
 
 export interface AddressPoolRule {
@@ -33,6 +43,9 @@ export interface ImageRule {
 	readonly env: Readonly<Record<string, string>>
 	readonly workingDir?: string
 }
+
+const networkingFields = ['podSubnet', 'serviceSubnet', 'dnsDomain', 'nodePortRange'] as const
+const networkFields = ['networking', 'featureGates', 'enableAdmissionPlugins'] as const
 
 export const emptyConfig: LabConfig = { images: [] }
 
@@ -86,11 +99,59 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		return ''
 	}
 
+	/** kind's and kubeadm's names. */
+	function readNetwork(top: ReadonlyMap<string, unknown>): NetworkChoice {
+		/** What a reader of the command's texts makes of it; a fault where it refuses. */
+		const read = <T>(node: unknown, text: string, reader: (text: string) => T): T | undefined => {
+			try {
+				return reader(text)
+			} catch (e) {
+				if (!(e instanceof Failure)) throw e
+				fault(node, e.message)
+				return undefined
+			}
+		}
+		const choice: { -readonly [K in keyof NetworkChoice]: NetworkChoice[K] | undefined } = {}
+		const networking = top.get('networking')
+		const said = networking === undefined ? undefined : fields(networking, 'networking', [...networkingFields])
+		for (const [name, node] of said ?? []) {
+			const text = string(node, `networking.${name}`)
+			if (text === '') continue
+			if (name === 'podSubnet') choice.podCidrs = read(node, text, (t) => readCidrs("the pods' network", t))
+			else if (name === 'serviceSubnet')
+				choice.serviceCidrs = read(node, text, (t) => readCidrs("the Services' network", t))
+			else if (name === 'dnsDomain') choice.clusterDomain = read(node, text, readClusterDomain)
+			else choice.nodePorts = read(node, text, readNodePorts)
+		}
+		const gates = top.get('featureGates')
+		if (gates !== undefined && !isMap(gates)) fault(gates, 'featureGates must be a mapping')
+		for (const pair of isMap(gates) ? gates.items : []) {
+			const text = `${isScalar(pair.key) ? pair.key.value : ''}=${isScalar(pair.value) ? pair.value.value : ''}`
+			choice.featureGates = { ...choice.featureGates, ...read(pair.key, text, readFeatureGates) }
+		}
+		const plugins = top.get('enableAdmissionPlugins')
+		if (plugins !== undefined && !isSeq(plugins)) fault(plugins, 'enableAdmissionPlugins must be a list')
+		for (const [i, item] of (isSeq(plugins) ? plugins.items : []).entries()) {
+			const text = string(item, `enableAdmissionPlugins[${i}]`)
+			const known = text === '' ? undefined : read(item, text, readAdmissionPlugins)
+			choice.admissionPlugins = [...(choice.admissionPlugins ?? []), ...(known ?? [])]
+		}
+		return Object.fromEntries(Object.entries(choice).filter(([, value]) => value !== undefined)) as NetworkChoice
+	}
+
 	const images: ImageRule[] = []
 	let addressPools: AddressPoolRule[] | undefined
 	let allowCommands = false
+	let network: NetworkChoice = {}
 	if (faults.length === 0 && document.contents !== null) {
-		const top = fields(document.contents, '', ['apiVersion', 'kind', 'images', 'allowCommands', 'addressPools'])
+		const top = fields(document.contents, '', [
+			'apiVersion',
+			'kind',
+			'images',
+			'allowCommands',
+			'addressPools',
+			...networkFields,
+		])
 		for (const [name, want] of [
 			['apiVersion', configApiVersion],
 			['kind', configKind],
@@ -133,6 +194,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 				autoAssign: given ?? true,
 			})
 		}
+		network = readNetwork(top)
 		const list = top.get('images')
 		if (list !== undefined && !isSeq(list)) fault(list, 'images must be a list')
 		for (const [i, item] of (isSeq(list) ? list.items : []).entries()) {
@@ -165,6 +227,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		images,
 		...(allowCommands ? { allowCommands } : {}),
 		...(addressPools === undefined ? {} : { addressPools }),
+		...(Object.keys(network).length === 0 ? {} : { network }),
 	}
 }
 

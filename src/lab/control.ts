@@ -11,6 +11,7 @@ import { type ApiServer, admin } from '../apiserver/server.ts'
 import { isFailure, messageOf } from '../base/failure.ts'
 import { linksToJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import { toJson } from '../linux/nft/program.ts'
 import type { ObjectSource } from '../model/state.ts'
 import type { LabConfig } from './config.ts'
@@ -42,7 +43,7 @@ export interface ControlHandlers {
 	/** Cuts a node off, or brings it back. Throws Failure NotFound, Unavailable while starting. */
 	setNode(name: string, running: boolean): Promise<void>
 	/** Changes the data plane that carries Services, on every node. Throws Failure Unsupported, Unavailable. */
-	setServiceProxy(choice: ServiceProxyChoice): Promise<void>
+	setServiceProxy(choice: ServiceProxyChoice, scheduler?: Scheduler): Promise<void>
 	/** Enforces policies in another way, on every node; what is absent stays. Throws Failure CannotWrite, or what a node refused. */
 	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
@@ -126,8 +127,8 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			await handlers.repair()
 			return sendJson(response, 200, {})
 		case 'PUT /service-proxy': {
-			const { mode } = (await readJson(message)) as { readonly mode: ServiceProxyChoice }
-			await handlers.setServiceProxy(mode)
+			const { mode, scheduler } = (await readJson(message)) as { mode: ServiceProxyChoice; scheduler?: Scheduler }
+			await handlers.setServiceProxy(mode, scheduler)
 			return sendJson(response, 200, {})
 		}
 		case 'PUT /policies':

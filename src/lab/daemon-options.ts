@@ -1,7 +1,9 @@
 // What the daemon is told when it is started.
 
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { LabConfig } from './config.ts'
 import type { LabIpFamily } from './ip-family.ts'
+import type { NetworkChoice } from './network-choice.ts'
 import type { LabPaths } from './paths.ts'
 import type { PolicyChoice } from './policy-settings.ts'
 import type { ServiceProxyChoice } from './service-proxy.ts'
@@ -16,8 +18,11 @@ export interface DaemonOptions {
 	readonly forced: boolean
 	readonly rights: 'root' | 'user namespace' | 'none'
 	readonly ipFamily: LabIpFamily
+	readonly network: NetworkChoice
 	/** Asked for; undefined: as the lab had it, else the default. */
 	readonly serviceProxy?: ServiceProxyChoice
+	/** Asked for; undefined: as the lab had it, else rr. */
+	readonly scheduler?: Scheduler
 	/** Asked for; what is absent stays as the lab has it. */
 	readonly policies?: PolicyChoice
 	readonly config: LabConfig

@@ -5,11 +5,13 @@ import { rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { join } from 'node:path'
 import { openAttachments } from '../agent/attachments.ts'
+import type { AgentLoop } from '../agent/loop.ts'
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, messageOf } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
 import { listenControl } from './control.ts'
@@ -26,7 +28,9 @@ import { bootId, writeRecord } from './record.ts'
 import {
 	chooseServiceProxy,
 	defaultServiceProxy,
+	keepScheduler,
 	keepServiceProxy,
+	readScheduler,
 	readServiceProxy,
 	type ServiceProxyChoice,
 } from './service-proxy.ts'
@@ -46,7 +50,7 @@ export async function runDaemon(
 	const clock = systemClock
 	const startedAt = new Date(clock.now()).toISOString()
 	const events = createLabEvents((text) => process.stderr.write(`${text}\n`))
-	const networks = networksOf(options.ipFamily)
+	const networks = networksOf(options.ipFamily, options.network)
 	const nodes = labNodes(options.nodes, (number) => networks.map((n) => n.nodeIp(number)))
 	/** Nodes the user has stopped. */
 	const stoppedFile = join(paths.state, 'stopped-nodes')
@@ -61,6 +65,8 @@ export async function runDaemon(
 	let sources = readSources(paths.sources)
 	let { config } = options
 	let policies = settlePolicySettings(paths, options.policies ?? {})
+	let scheduler = options.scheduler ?? readScheduler(paths)
+	keepScheduler(paths, scheduler)
 	const stopped = Promise.withResolvers<void>()
 	let stopping: Promise<void> | undefined
 	const ended = new AbortController()
@@ -119,7 +125,7 @@ export async function runDaemon(
 			}
 			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
-		setServiceProxy: (choice) => setServiceProxy(choice),
+		setServiceProxy: (choice, asked) => setServiceProxy(choice, asked),
 		async putPolicies(choice) {
 			policies = settlePolicySettings(paths, choice)
 			await cluster?.loop?.bringAgain()
@@ -163,7 +169,9 @@ export async function runDaemon(
 			dataplane,
 			...(whyPaper === undefined ? {} : { whyPaper }),
 			...(proxy === undefined ? {} : { serviceProxy: proxy.mode }),
+			...(proxy?.mode === 'ipvs' ? { scheduler } : {}),
 			ipFamily: options.ipFamily,
+			network: options.network,
 			policies: policyStatusOf(policies),
 			rights: options.rights,
 			nodes: nodes.map((node) => {
@@ -195,19 +203,31 @@ export async function runDaemon(
 	let kernel: LabKernel | undefined
 	let proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean } | undefined
 
-	async function setServiceProxy(choice: ServiceProxyChoice): Promise<void> {
+	async function setServiceProxy(choice: ServiceProxyChoice, asked: Scheduler = scheduler): Promise<void> {
 		if (kernel === undefined || proxy === undefined)
 			throw new Failure('Unsupported', 'There is no data plane to change: the lab is on paper')
 		if (cluster?.loop === undefined) throw new Failure('Unavailable', 'The lab is still starting')
 		const mode = await chooseServiceProxy(choice, nodes.length)
-		if (mode === proxy.mode) return
-		keepServiceProxy(paths, proxy.mode, mode)
+		const before = scheduler
+		scheduler = asked
 		try {
-			await cluster.loop.setServiceProxy(mode)
+			if (mode !== proxy.mode) await changeServiceProxy(cluster.loop, mode, proxy.mode)
+			else if (mode === 'ipvs' && asked !== before) await cluster.loop.bringAgain()
+		} catch (e) {
+			scheduler = before
+			throw e
+		}
+		keepScheduler(paths, scheduler)
+	}
+
+	async function changeServiceProxy(loop: AgentLoop, mode: ServiceProxyMode, before: ServiceProxyMode): Promise<void> {
+		keepServiceProxy(paths, before, mode)
+		try {
+			await loop.setServiceProxy(mode)
 			proxy = { mode, unfinished: false }
 			events.progress(`Services are carried by ${mode}`)
 		} finally {
-			keepServiceProxy(paths, proxy.mode)
+			keepServiceProxy(paths, proxy?.mode ?? before)
 		}
 	}
 
@@ -224,6 +244,7 @@ export async function runDaemon(
 			startApi({
 				paths,
 				networks,
+				network: options.network,
 				clock,
 				kubelet: lateKubelet,
 				fd: handOver.apiFd,
@@ -249,6 +270,7 @@ export async function runDaemon(
 					replaced,
 					proxy,
 					policies: () => policyModeOf(policies),
+					scheduler: () => scheduler,
 					say: (text) => events.progress(text),
 				})
 			} catch (e) {
@@ -268,6 +290,7 @@ export async function runDaemon(
 			transport: api.server.transport,
 			clock,
 			ipFamily: options.ipFamily,
+			network: options.network,
 			nodes,
 			stopped: stoppedNodes,
 			runtime,

@@ -3,7 +3,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { Failure } from '../base/failure.ts'
-import { type Cidr, cidrNth, type Ip, type IpFamily, parseCidr } from '../base/ip.ts'
+import { type Cidr, cidrNth, familyOf, type Ip, type IpFamily, parseCidr } from '../base/ip.ts'
 import type { ClusterConfig } from '../model/state.ts'
 import {
 	balancerCidr,
@@ -13,13 +13,13 @@ import {
 	outsideGateway,
 	outsideIp,
 	podCidr,
-	podMaskLength,
 	podMtu,
 	serviceCidr,
 	underlayCidr,
 	underlayIp,
 } from './addresses.ts'
 import { keepLine } from './kept.ts'
+import { type NetworkChoice, nodeMasks } from './network-choice.ts'
 import type { LabPaths } from './paths.ts'
 
 /** As kind's `networking.ipFamily`. Of a dual lab IPv4 is the primary family. */
@@ -58,7 +58,7 @@ const four: FamilyNetworks = {
 	router: underlayIp(),
 	nodeIp,
 	pods: podCidr,
-	nodeMask: podMaskLength,
+	nodeMask: nodeMasks[4],
 	services: serviceCidr,
 	dns: cidrNth(serviceCidr, dnsOffset),
 	outside: outsideCidr,
@@ -78,7 +78,7 @@ const six: FamilyNetworks = {
 	router: cidrNth(underlay6, 1n),
 	nodeIp: (number) => cidrNth(underlay6, BigInt(number + 1)),
 	pods: parseCidr('fd00:10:244::/56'),
-	nodeMask: 64,
+	nodeMask: nodeMasks[6],
 	services: services6,
 	dns: cidrNth(services6, dnsOffset),
 	outside: outside6,
@@ -88,7 +88,16 @@ const six: FamilyNetworks = {
 }
 
 /** The networks of each family the lab has, the primary one first. */
-export function networksOf(choice: LabIpFamily): readonly FamilyNetworks[] {
+export function networksOf(choice: LabIpFamily, own: NetworkChoice = {}): readonly FamilyNetworks[] {
+	return familiesOf(choice).map((networks) => {
+		const { family } = networks
+		const pods = own.podCidrs?.find((cidr) => familyOf(cidr) === family) ?? networks.pods
+		const services = own.serviceCidrs?.find((cidr) => familyOf(cidr) === family) ?? networks.services
+		return { ...networks, pods, services, dns: cidrNth(services, dnsOffset) }
+	})
+}
+
+function familiesOf(choice: LabIpFamily): readonly FamilyNetworks[] {
 	switch (choice) {
 		case 'ipv4':
 			return [four]
@@ -104,16 +113,17 @@ export function networksOf(choice: LabIpFamily): readonly FamilyNetworks[] {
 }
 
 /** What no object of a lab says about its network. */
-export function clusterConfigOf(choice: LabIpFamily): ClusterConfig {
-	const networks = networksOf(choice)
+export function clusterConfigOf(choice: LabIpFamily, own: NetworkChoice = {}): ClusterConfig {
+	const networks = networksOf(choice, own)
 	return {
-		clusterDomain,
+		clusterDomain: own.clusterDomain ?? clusterDomain,
 		podCidrs: networks.map((n) => n.pods),
 		serviceCidrs: networks.map((n) => n.services),
 		mtu: podMtu,
 		dnsService: 'kube-system/kube-dns',
 		dnsServiceIp: networks[0]!.dns,
 		routerIps: networks.map((n) => n.router),
+		...(own.featureGates?.AllowServiceExternalIPs === false ? { ignoreExternalIps: true as const } : {}),
 	}
 }
 

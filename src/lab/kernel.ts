@@ -11,6 +11,7 @@ import { systemClock } from '../base/clock.ts'
 import { familyOf } from '../base/ip.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import type { DnsProgram } from '../dataplane/dns/program.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { NetworkModel } from '../model/network.ts'
 import { nodeInterface } from './addresses.ts'
 import type { LabApi } from './api.ts'
@@ -48,7 +49,8 @@ export async function startKernel(options: {
 	/** Another workloads process runs now. */
 	readonly replaced: () => void
 	readonly proxy: { readonly mode: ServiceProxyMode; readonly unfinished: boolean }
-	/** Asked whenever the nodes are brought to a model. */
+	/** How IPVS chooses; asked, as the next one, whenever the nodes are brought to a model. */
+	readonly scheduler: () => Scheduler
 	readonly policies: () => PolicyMode
 	readonly say: (text: string) => void
 }): Promise<LabKernel> {
@@ -90,6 +92,7 @@ export async function startKernel(options: {
 				serviceProxy: proxy.mode,
 				cleanOthers: proxy.unfinished,
 				policies: options.policies,
+				scheduler: options.scheduler,
 				onFailure,
 			}),
 		]),

@@ -19,10 +19,14 @@ export interface LabPaths {
 	readonly nodes: string
 	/** Which data plane carries Services. */
 	readonly serviceProxy: string
+	/** How IPVS chooses. */
+	readonly scheduler: string
 	/** How policies are enforced where their API leaves a choice. */
 	readonly policies: string
 	/** IPv4, IPv6 or both. */
 	readonly ipFamily: string
+	/** What was chosen of its networks besides. */
+	readonly network: string
 	/** Keys and certificates of the API server. */
 	readonly pki: string
 	/** Who runs the lab; see record.ts. */
@@ -96,8 +100,10 @@ export function labPathsIn(name: string, state: string, runtime: string): LabPat
 		sources: join(state, 'sources.json'),
 		nodes: join(state, 'nodes'),
 		serviceProxy: join(state, 'service-proxy'),
+		scheduler: join(state, 'ipvs-scheduler'),
 		policies: join(state, 'policies.json'),
 		ipFamily: join(state, 'ip-family'),
+		network: join(state, 'network.json'),
 		pki: join(state, 'pki'),
 		record: join(runtime, 'lab.json'),
 		log: join(runtime, 'daemon.log'),

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { Failure } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { isServiceProxyMode, serviceProxies } from '../dataplane/proxies/service-proxies.ts'
+import { type Scheduler, schedulers } from '../linux/ipvs/ipvs.ts'
 import { keepLine } from './kept.ts'
 import type { LabPaths } from './paths.ts'
 
@@ -28,6 +29,26 @@ export function readServiceProxy(paths: LabPaths): KeptServiceProxy | undefined 
 		// Not chosen yet.
 	}
 	return undefined
+}
+
+/** How IPVS chooses, where it carries Services: as the lab was told, else round robin, as kube-proxy. */
+export function readScheduler(paths: LabPaths): Scheduler {
+	try {
+		const text = readFileSync(paths.scheduler, 'utf8').trim()
+		if (isScheduler(text)) return text
+	} catch {
+		// Never chosen.
+	}
+	return 'rr'
+}
+
+/** Throws Failure CannotWrite. */
+export function keepScheduler(paths: LabPaths, scheduler: Scheduler): void {
+	if (readScheduler(paths) !== scheduler) keepLine(paths.scheduler, scheduler)
+}
+
+export function isScheduler(text: string): text is Scheduler {
+	return (schedulers as readonly string[]).includes(text)
 }
 
 /** Throws Failure CannotWrite. */

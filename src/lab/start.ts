@@ -17,11 +17,13 @@ import {
 import { createServer, type Server } from 'node:net'
 import { dirname, extname, join } from 'node:path'
 import { Failure, isFailure, messageOf } from '../base/failure.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import { controlClient, type LabClient } from './client.ts'
 import type { LabConfig } from './config.ts'
 import type { DaemonOptions } from './daemon-options.ts'
-import { defaultIpFamily, type LabIpFamily, readIpFamily, settleIpFamily } from './ip-family.ts'
+import { defaultIpFamily, type LabIpFamily, networksOf, readIpFamily, settleIpFamily } from './ip-family.ts'
 import { keepLine } from './kept.ts'
+import { checkNetworks, type NetworkChoice, readNetworkChoice, settleNetworkChoice } from './network-choice.ts'
 import { checkLabName, compileCacheFolder, type LabPaths, labPaths, listLabNames, makeLabFolders } from './paths.ts'
 import { labMark } from './pod-process.ts'
 import { type PolicyChoice, policyStatusOf, readPolicySettings } from './policy-settings.ts'
@@ -46,8 +48,12 @@ export interface StartOptions {
 	readonly dataplane?: 'kernel' | 'paper'
 	/** Absent: as the lab has it, else IPv4. A lab keeps what it was made with. */
 	readonly ipFamily?: LabIpFamily
+	/** Of its networks besides. What is absent is as the lab has it, else the default. A lab keeps what it was made with. */
+	readonly network?: NetworkChoice
 	/** Absent: as the lab had it, else nftables. A running lab keeps what it has. */
 	readonly serviceProxy?: ServiceProxyChoice
+	/** How IPVS chooses. Absent: as the lab had it, else rr. A running lab keeps what it has. */
+	readonly scheduler?: Scheduler
 	/** How policies are enforced. What is absent stays as the lab has it; a running lab changes. */
 	readonly policies?: PolicyChoice
 	readonly config: LabConfig
@@ -55,6 +61,8 @@ export interface StartOptions {
 	readonly onEvent?: (event: LabEvent) => void
 	readonly signal?: AbortSignal
 }
+
+const defaultNodes = 3
 
 export interface LabHandle {
 	readonly name: string
@@ -66,7 +74,7 @@ export interface LabHandle {
 
 /**
  * Starts the lab, or finds it running, or goes on with one that has crashed; resolves when its nodes are ready.
- * Throws Failure InvalidName, NotAllowed (kernel forced and impossible), Immutable (another IP family than it has),
+ * Throws Failure InvalidName, InvalidNetwork, NotAllowed (kernel forced and impossible), Immutable (another network than it has),
  * CannotWrite, StartFailed (with the end of the log).
  */
 export async function startLab(options: StartOptions): Promise<LabHandle> {
@@ -74,7 +82,14 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 	makeLabFolders(paths)
 	const unlock = lock(paths)
 	try {
+		const isNew = readIpFamily(paths) === undefined
+		const asked = options.network ?? {}
+		if (isNew) {
+			const families = networksOf(options.ipFamily ?? defaultIpFamily, asked)
+			checkNetworks(asked, families, options.nodes ?? defaultNodes)
+		}
 		const ipFamily = settleIpFamily(paths, options.ipFamily)
+		const network = settleNetworkChoice(paths, isNew, asked)
 		const record = readRecord(paths)
 		if (record !== undefined && isAlive(record.daemon)) {
 			try {
@@ -88,7 +103,7 @@ export async function startLab(options: StartOptions): Promise<LabHandle> {
 				if ((await waitForEnd([record.daemon], 2_000)).length > 0) throw e
 			}
 		}
-		const child = await spawnDaemon(paths, { ...options, ipFamily }, record)
+		const child = await spawnDaemon(paths, { ...options, ipFamily, network }, record)
 		return { ...(await waitRunning(paths, options, child)), created: true }
 	} finally {
 		unlock()
@@ -103,7 +118,7 @@ interface Daemon {
 
 async function spawnDaemon(
 	paths: LabPaths,
-	options: StartOptions & { readonly ipFamily: LabIpFamily },
+	options: StartOptions & { readonly ipFamily: LabIpFamily; readonly network: NetworkChoice },
 	record: LabRecord | undefined,
 ): Promise<Daemon> {
 	const sameBoot = record?.bootId === bootId()
@@ -118,7 +133,7 @@ async function spawnDaemon(
 		await killAll(findMarkedProcesses(labMark, paths.runtime))
 		if (rights.rights !== 'root') removeNamespaceFiles(paths)
 	}
-	const nodes = Math.max(options.nodes ?? (keptNodes(paths) === 0 ? 3 : 0), keptNodes(paths))
+	const nodes = Math.max(options.nodes ?? (keptNodes(paths) === 0 ? defaultNodes : 0), keptNodes(paths))
 	if (nodes !== keptNodes(paths)) keepLine(paths.nodes, String(nodes))
 	const daemonOptions: DaemonOptions = {
 		paths,
@@ -127,7 +142,9 @@ async function spawnDaemon(
 		...(rights.why === undefined ? {} : { whyPaper: rights.why }),
 		forced: options.dataplane !== undefined,
 		ipFamily: options.ipFamily,
+		network: options.network,
 		...(options.serviceProxy === undefined ? {} : { serviceProxy: options.serviceProxy }),
+		...(options.scheduler === undefined ? {} : { scheduler: options.scheduler }),
 		...(options.policies === undefined ? {} : { policies: options.policies }),
 		rights: rights.rights,
 		config: options.config,
@@ -307,6 +324,7 @@ export async function labStatus(name: string): Promise<LabStatus | undefined> {
 		phase: 'crashed',
 		dataplane: record?.dataplane ?? 'kernel',
 		ipFamily: readIpFamily(paths) ?? defaultIpFamily,
+		network: readNetworkChoice(paths),
 		rights: record?.rights ?? 'none',
 		policies: policyStatusOf(readPolicySettings(paths)),
 		nodes: [],

@@ -1,8 +1,10 @@
 // What a lab says of itself. Plain data: it crosses the control socket as JSON and is printed by `podwire status`.
 
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { ProfileName } from '../model/policy-profile.ts'
 import type { LabIpFamily } from './ip-family.ts'
+import type { NetworkChoice } from './network-choice.ts'
 
 export type LabPhase = 'starting' | 'running' | 'stopping' | 'crashed'
 
@@ -16,8 +18,12 @@ export interface LabStatus {
 	readonly whyPaper?: string
 	/** Which data plane carries Services; absent on paper. */
 	readonly serviceProxy?: ServiceProxyMode
+	/** How IPVS chooses, where it carries them. */
+	readonly scheduler?: Scheduler
 	/** The families of every address of the lab. */
 	readonly ipFamily: LabIpFamily
+	/** What was chosen of its networks besides; empty: the defaults. */
+	readonly network: NetworkChoice
 	/** How policies are enforced where their API leaves a choice. */
 	readonly policies: PolicyStatus
 	/** With what rights the kernel is used. */

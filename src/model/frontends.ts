@@ -160,6 +160,18 @@ function ownedBy(model: Pick<NetworkModel, 'frontends' | 'services'>, key: strin
 	return undefined
 }
 
+/** Why externalIPs count for nothing, where they do not. */
+export const externalIpsOff = {
+	default: 'the feature gate AllowServiceExternalIPs is off: no node answers at externalIPs',
+} as const satisfies Origin
+
+/** Services whose external IP the address would be, were they not ignored; by key. */
+export function ignoredAt(model: Pick<NetworkModel, 'config' | 'services'>, ip: Ip): readonly Service[] {
+	if (model.config.ignoreExternalIps !== true) return []
+	const found = [...model.services.values()].filter((service) => service.ignoredExternalIps?.includes(ip) === true)
+	return found.sort((a, b) => (a.key < b.key ? -1 : 1))
+}
+
 /** Services that say an address that is no ClusterIP of theirs: their load balancer's, or an external IP; by key. */
 export function servicesAt(model: Pick<NetworkModel, 'services'>, ip: Ip): readonly Service[] {
 	const found: Service[] = []

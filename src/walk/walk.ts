@@ -4,7 +4,16 @@
 
 import { familyOf, hostCidr, type Ip } from '../base/ip.ts'
 import type { Packet } from '../base/packet.ts'
-import { admits, type ClientPlace, findFrontend, placeOf, servicesAt, treat } from '../model/frontends.ts'
+import {
+	admits,
+	type ClientPlace,
+	externalIpsOff,
+	findFrontend,
+	ignoredAt,
+	placeOf,
+	servicesAt,
+	treat,
+} from '../model/frontends.ts'
 import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
@@ -154,10 +163,11 @@ function fromOutside(w: Walk, way: Way, source: Ip, destination: Ip): readonly T
 	if (hasBalancer(w.model, destination)) return throughBalancer(w, sent, 'outside', atNodeFromWire)
 	const text = 'only the addresses of nodes and load balancers are routed from outside of the cluster'
 	const external = servicesAt(w.model, destination)
-	const because = external.map((s) => s.fields?.externalIPs ?? s.origin)
+	const ignored = ignoredBy(w.model, destination)
+	const because = [...external.map((s) => s.fields?.externalIPs ?? s.origin), ...ignored.because]
 	const note =
 		external.length === 0
-			? undefined
+			? ignored.note
 			: 'nothing in the cluster routes an externalIP to a node: that is left to its network'
 	return [lost(w, sent, {}, 'no-route', 'drop', [defaultOrigin(text), ...because], note)]
 }
@@ -227,6 +237,17 @@ function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace
 
 function isShortCut(service: Service, traffic: 'internal' | 'external', client: ClientPlace): boolean {
 	return traffic === 'external' && service.externalTrafficPolicy === 'Local' && client !== 'outside'
+}
+
+/** Whose external IP it would be, and which switch decided that it is not. */
+function ignoredBy(model: NetworkModel, ip: Ip): { readonly because: readonly Origin[]; readonly note?: string } {
+	const services = ignoredAt(model, ip)
+	if (services.length === 0) return { because: [] }
+	const names = services.map(({ key }) => `"${key}"`).join(', ')
+	return {
+		because: [...services.map((s) => s.fields?.externalIPs ?? s.origin), externalIpsOff],
+		note: `an external IP of Service ${names}, but ${externalIpsOff.default}`,
+	}
 }
 
 /** A port of the node that leads to a pod of it, translated; the way as it is where the packet is for none. */
@@ -299,9 +320,15 @@ function route(
 	const { model } = w
 	const place = { node: node.name }
 	const decision = routeFrom(model, node, way.packet.destination)
-	if (decision.to === 'nowhere')
-		return [lost(w, way, place, decision.disposition, decision.how, decision.because, decision.note)]
-	let next = stepAt(way, place, routeStep(model, decision, way.packet))
+	// Where nothing translated it although a Service says so.
+	const { because: ignored, note: why } = ignoredBy(model, way.packet.destination)
+	if (decision.to === 'nowhere') {
+		const note = decision.note ?? why
+		return [lost(w, way, place, decision.disposition, decision.how, [...decision.because, ...ignored], note)]
+	}
+	const step = routeStep(model, decision, way.packet)
+	const explained = why === undefined ? step : { ...step, because: [...step.because, ...ignored], note: why }
+	let next = stepAt(way, place, explained)
 
 	const sender = senderOf(w)
 	if (arrival === 'pod' && sender !== undefined) {

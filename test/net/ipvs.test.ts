@@ -12,7 +12,7 @@ import { reasonToSkip } from './services-world.ts'
 
 const unusable = reasonToSkip() || ((await ipvsUsable()) ?? false)
 
-runServicesSuite('ipvs', { make: async (options) => [createIpvs({ ...options, scheduler: 'mh' })], unusable })
+runServicesSuite('ipvs', { make: async (options) => [createIpvs({ ...options, scheduler: () => 'mh' })], unusable })
 
 const asked = process.env.PODWIRE_VM === '1'
 const guest = asked ? fetchGuest() : { unusable: 'set PODWIRE_VM=1 to run it' }

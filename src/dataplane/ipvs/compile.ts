@@ -16,6 +16,7 @@ import { chainsOf, type Shape } from './rules.ts'
 export interface Compiled {
 	readonly model: Pick<NetworkModel, 'config' | 'services' | 'addresses' | 'frontends'>
 	readonly node: Node | undefined
+	readonly scheduler: Scheduler
 	readonly contributions: Table<ObjectKey, Contribution>
 	/** Frontends other than ClusterIPs and node ports by their address: who has to be asked when it is somebody's. */
 	readonly claims: Claims
@@ -40,7 +41,9 @@ export function compileProgram(
 	const node = model.nodes.get(name)
 	const { config, services, addresses, frontends } = model
 	const keep =
-		previous !== undefined && previous.model.config === config && sameNode(previous.node, node) ? previous : undefined
+		previous?.scheduler === scheduler && previous.model.config === config && sameNode(previous.node, node)
+			? previous
+			: undefined
 	const seen = { config, services, addresses, frontends }
 	const claimed = keep?.claims ?? emptyTable<Ip, Table<string, ObjectKey>>()
 	const claims = claimsOf(claimed, keep?.model.frontends ?? emptyTable<string, ObjectKey>(), frontends)
@@ -102,7 +105,17 @@ export function compileProgram(
 		origins: tables.origins,
 	}
 	const { sizes, notFromNode } = tables
-	return { model: seen, node, contributions, claims, sizes, notFromNode, shapes: { ...noShapes, ...shapes }, program }
+	return {
+		model: seen,
+		node,
+		scheduler,
+		contributions,
+		claims,
+		sizes,
+		notFromNode,
+		shapes: { ...noShapes, ...shapes },
+		program,
+	}
 }
 
 function claimsOf(claims: Claims, before: NetworkModel['frontends'], frontends: NetworkModel['frontends']): Claims {

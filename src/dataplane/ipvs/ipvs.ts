@@ -23,8 +23,8 @@ export type { IpvsChange } from './change.ts'
 export interface IpvsOptions {
 	/** File of the node's network namespace. Without it: paper only (compile, diff, evaluate). */
 	readonly netns?: string
-	/** kube-proxy's --ipvs-scheduler; rr by default. */
-	readonly scheduler?: Scheduler
+	/** kube-proxy's --ipvs-scheduler, asked at each compile; rr by default. */
+	readonly scheduler?: () => Scheduler
 }
 
 export type IpvsDataplane = ServiceDataplane<IpvsProgram, IpvsChange>
@@ -41,7 +41,7 @@ export function createIpvs(options: IpvsOptions = {}): IpvsDataplane {
 	return {
 		empty: emptyProgram,
 		compile(model, node) {
-			compiled = compileProgram(model, node, compiled, options.scheduler ?? 'rr')
+			compiled = compileProgram(model, node, compiled, options.scheduler?.() ?? 'rr')
 			return compiled.program
 		},
 		diff: diffPrograms,

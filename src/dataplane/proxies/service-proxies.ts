@@ -1,6 +1,7 @@
 // The data planes that carry Services, by mode. Each is loaded when it is first needed: a node runs one of them.
 
 import type { Ip } from '../../base/ip.ts'
+import type { Scheduler } from '../../linux/ipvs/ipvs.ts'
 import type { ServiceDataplane, ServiceProxyMode } from '../dataplane.ts'
 
 export const serviceProxyModes = ['nftables', 'ebpf', 'iptables', 'ipvs'] as const satisfies readonly ServiceProxyMode[]
@@ -17,6 +18,8 @@ export interface ServiceDataplaneOptions {
 	readonly netns?: string
 	/** The node's own namespace and those of its pods, now. */
 	readonly namespaces?: () => Iterable<SocketNamespace>
+	/** How IPVS chooses; asked whenever a node is brought to a model. */
+	readonly scheduler?: () => Scheduler
 }
 
 export interface ServiceProxy {

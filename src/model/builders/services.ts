@@ -92,7 +92,7 @@ function readService(
 			: {}),
 		internalTrafficPolicy: spec.internalTrafficPolicy ?? 'Cluster',
 		externalTrafficPolicy: spec.externalTrafficPolicy ?? 'Cluster',
-		externalIps: type === 'ExternalName' ? [] : (spec.externalIPs ?? []).flatMap((ip) => tryParseIp(ip) ?? []),
+		...readExternalIps(state, type === 'ExternalName' ? [] : (spec.externalIPs ?? [])),
 		...(type === 'LoadBalancer' ? { loadBalancer: readLoadBalancer(state, object) } : {}),
 		...(type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local' && spec.healthCheckNodePort
 			? { healthCheckNodePort: spec.healthCheckNodePort }
@@ -117,6 +117,15 @@ function readService(
 		origin: originOf(state, 'Service', key),
 		fields: fieldOrigins(state, key, spec),
 	}
+}
+
+function readExternalIps(
+	state: ClusterState,
+	texts: readonly string[],
+): Pick<Service, 'externalIps' | 'ignoredExternalIps'> {
+	const ips = texts.flatMap((ip) => tryParseIp(ip) ?? [])
+	if (state.config.ignoreExternalIps !== true) return { externalIps: ips }
+	return { externalIps: [], ...(ips.length === 0 ? {} : { ignoredExternalIps: ips }) }
 }
 
 /** Labels by which a Service is none of the ordinary proxy's (kube-proxy does not even watch those that have one). */

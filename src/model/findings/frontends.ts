@@ -3,7 +3,7 @@
 
 import { type Cidr, cidrAddress, cidrContains, cidrLength, familyOf, type Ip, tryParseCidr } from '../../base/ip.ts'
 import type { Finding } from '../finding.ts'
-import { isProxied, nodePortIps } from '../frontends.ts'
+import { externalIpsOff, isProxied, nodePortIps } from '../frontends.ts'
 import type { Service } from '../network.ts'
 import { type Origin, objectOrigin } from '../origin.ts'
 import { originOf } from '../state.ts'
@@ -89,8 +89,18 @@ function originOfService(model: CheckInput['model'], key: string): Origin {
 
 /** PW0026 (somebody has the address), PW0027 (nobody routes it) */
 function* checkExternalIps({ model }: CheckInput, service: Service): Iterable<Finding> {
-	if (!isProxied(service) || service.externalIps.length === 0) return
+	if (!isProxied(service)) return
 	const because = [service.fields?.externalIPs ?? service.origin]
+	const ignored = service.ignoredExternalIps ?? []
+	if (ignored.length > 0) {
+		yield {
+			code: 'PW0027',
+			severity: 'warning',
+			text: `Service "${service.key}" has ${ignored.length === 1 ? 'the external IP' : 'the external IPs'} ${ignored.join(', ')}: no node answers there, the feature gate AllowServiceExternalIPs is off`,
+			because: [...because, externalIpsOff],
+		}
+	}
+	if (service.externalIps.length === 0) return
 	const unrouted: Ip[] = []
 	const families = new Set(service.clusterIps.map((ip) => familyOf(ip)))
 	for (const ip of service.externalIps) {
