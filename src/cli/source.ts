@@ -3,10 +3,12 @@
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { isFailure } from '../base/failure.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
+import { namespaces } from '../kube/kinds.ts'
 import type { KubeObject } from '../kube/objects/meta.ts'
+import { resourceOf } from '../kube/resources.ts'
 import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
 import { type ClusterConfig, isStateKind, type ObjectSource, stateKinds } from '../model/state.ts'
-import { applyItems, type Ignored, sourcesOf } from './apply.ts'
+import { applyItems, type Ignored, type Item, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
 import { ignoredText, loadManifests } from './manifests.ts'
 import { type ClusterOptions, readIpFamily } from './options.ts'
@@ -47,7 +49,14 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 	const ipFamily = readIpFamily(undefined) ?? defaultIpFamily
 	const paper = await createPaperCluster({ nodes: 3, ipFamily })
 	const client = createKubeClient(paper.transport)
-	const refusals = await applyItems(client, loaded.items, () => {})
+	const assumed = await missingNamespaces(client, loaded.items)
+	if (assumed.length > 0 && options.quiet !== true) {
+		const text = assumed.map(
+			({ object, source }) => `${object.metadata.name} (${source.file}:${source.lines[''] ?? 1})`,
+		)
+		process.stderr.write(`podwire: namespaces not among the manifests, taken as there: ${text.join(', ')}\n`)
+	}
+	const refusals = await applyItems(client, [...assumed, ...loaded.items], () => {})
 	if (refusals.length > 0) {
 		await paper.close()
 		throw new CommandError(exit.usage, `Cannot use the manifests:\n  ${refusals.flatMap((r) => r.lines).join('\n  ')}`)
@@ -61,6 +70,35 @@ async function openManifests(options: ClusterOptions, progress: Progress): Promi
 		agent: { absent: 'manifests alone: no node to ask; podwire up brings the same network up' },
 		close: () => paper.close(),
 	}
+}
+
+/**
+ * The namespaces that the items are in and nothing brings, each at the place of its first object. Manifests are often
+ * those of one team, and whoever made the namespace is elsewhere: on paper it is there, with the one label every
+ * namespace has (`kubernetes.io/metadata.name`, which the API server gives it).
+ */
+async function missingNamespaces(client: KubeClient, items: readonly Item[]): Promise<readonly Item[]> {
+	const there = new Set((await client.list(namespaces)).items.map(({ metadata }) => metadata.name))
+	for (const { object } of items) if (object.kind === 'Namespace') there.add(object.metadata.name)
+	const firsts = new Map<string, ObjectSource>()
+	for (const { object, source, resource } of items) {
+		const name = object.metadata.namespace ?? ''
+		if (!resource.namespaced || name === '' || there.has(name)) continue
+		const first = firsts.get(name)
+		if (first === undefined || isBefore(source, first)) firsts.set(name, source)
+	}
+	return [...firsts]
+		.sort(([a], [b]) => (a < b ? -1 : 1))
+		.map(([name, { file, lines }]) => ({
+			object: { apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
+			source: { file, lines: { '': lines[''] ?? 1 } },
+			resource: resourceOf('v1', 'Namespace'),
+		}))
+}
+
+/** In one file only: of several files the one that was read first counts. */
+function isBefore(a: ObjectSource, b: ObjectSource): boolean {
+	return a.file === b.file && (a.lines[''] ?? 0) < (b.lines[''] ?? 0)
 }
 
 async function openLab(options: ClusterOptions): Promise<Cluster> {

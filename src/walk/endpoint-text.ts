@@ -1,4 +1,5 @@
-// The text of one end of a flow, taken apart: `[ns/NAMESPACE/][KIND/]NAME[:[PROTOCOL/]PORT][/PATH]`.
+// The text of one end of a flow, taken apart: `[ns/NAMESPACE/][KIND/]NAME[:[PROTOCOL/]PORT][/PATH]`, and as lists print a
+// workload: `NAMESPACE/KIND/NAME[:PORT]`.
 
 import { Failure } from '../base/failure.ts'
 import { tryParseIp } from '../base/ip.ts'
@@ -47,6 +48,10 @@ const kinds: Readonly<Record<string, string>> = {
 	no: 'Node',
 }
 
+function isKind(text: string): boolean {
+	return Object.hasOwn(kinds, text.toLowerCase())
+}
+
 /** Throws Failure InvalidEndpoint where the text is not of the grammar. `side` only words the message. */
 export function parseTarget(text: string, side: 'from' | 'to'): TargetText {
 	const invalid = (why: string) =>
@@ -67,6 +72,9 @@ export function parseTarget(text: string, side: 'from' | 'to'): TargetText {
 	if ((parts[0] === 'ns' || parts[0] === 'namespace') && parts.length > 2) {
 		found.namespace = parts[1]!
 		parts.splice(0, 2)
+	} else if (parts.length === 3 && isKind(parts[1]!) && !isKind(parts[0]!) && (side === 'from' || colon >= 0)) {
+		// As lists of workloads print it. Without a port it is a destination's name and path: api/jobs/42.
+		found.namespace = parts.shift()!
 	}
 	if (parts.length > 1) {
 		const kind = kinds[parts[0]!.toLowerCase()]

@@ -91,6 +91,8 @@ test('what the ends mean', () => {
 		['client', 'svc/api', 'client > api TCP/80'],
 		['pod/client', 'api:80/path/x', 'client > api TCP/80 /path/x'],
 		['ns/default/pod/client', 'ns/shop/svc/cart:metrics', 'client > cart.shop TCP/9090'],
+		['default/pod/client', 'shop/svc/cart:metrics', 'client > cart.shop TCP/9090'],
+		['default/sts/web', 'default/pod/client:5', 'web-1 > 10.244.0.5 TCP/5'],
 		['client', 'cart.shop:http', 'client > cart.shop TCP/80'],
 		['client', 'cart.shop.svc.cluster.local:metrics', 'client > cart.shop.svc.cluster.local TCP/9090'],
 		['client', 'ns/shop/svc/db', 'client > db.shop TCP/5432'],
@@ -198,6 +200,8 @@ test('texts are taken apart', () => {
 	const rows: [string, object][] = [
 		['svc/web/a/b', { kind: 'Service', name: 'web', path: '/a/b' }],
 		['web/healthz', { name: 'web', path: '/healthz' }],
+		['web/jobs/42', { name: 'web', path: '/jobs/42' }],
+		['shop/deploy/web:80', { namespace: 'shop', kind: 'Deployment', name: 'web', port: { port: 80 } }],
 		[
 			'ns/x/deploy/web:tcp/http/p',
 			{ namespace: 'x', kind: 'Deployment', name: 'web', port: { protocol: 'TCP', port: 'http' }, path: '/p' },

@@ -145,6 +145,75 @@ suite('the shop', () => {
 	})
 })
 
+const team = `apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web, namespace: team }
+spec:
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec: { containers: [{ name: c, image: nginx, ports: [{ containerPort: 80 }] }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web, namespace: team }
+spec: { selector: { app: web }, ports: [{ port: 80 }] }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: client, namespace: other }
+spec:
+  selector: { matchLabels: { app: client } }
+  template:
+    metadata: { labels: { app: client } }
+    spec: { containers: [{ name: c, image: nginx, env: [{ name: WEB, value: "http://web.team" }] }] }
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: web, namespace: team }
+spec:
+  podSelector: {}
+  ingress: [{ from: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: other } } }], ports: [{ port: 80 }] }]
+`
+
+suite('manifests without their namespaces', () => {
+	const said =
+		/^podwire: namespaces not among the manifests, taken as there: other \(\S*team\.yaml:15\), team \(\S*team\.yaml:1\)$/gm
+	const cases: readonly (readonly [string, readonly string[], number, RegExp])[] = [
+		['reach', [], 0, /^other\/deploy\/client +team\/deploy\/web +TCP 80$/m],
+		// The label every namespace has, by which the rule knows the source.
+		['reach', ['--query', 'other/deploy/client -> team/deploy/web:80'], 0, /^yes: /],
+		['trace', ['other/deploy/client', 'team/svc/web:80'], 0, /delivered/],
+		['policy', ['lint', '--fail-on', 'never'], 0, /PW0049/],
+		['policy', ['generate'], 0, /from other\/deploy\/client TCP 80: env WEB/],
+	]
+	for (const [command, args, code, text] of cases) {
+		test([command, ...args].join(' '), async () => {
+			const ran = await podwire(command, ...args, '-f', file('team.yaml', team))
+			assert.equal(ran.code, code, ran.text)
+			assert.match(ran.stdout, text)
+			assert.equal([...ran.stderr.matchAll(said)].length, 1, ran.stderr)
+			const quiet = await podwire(command, ...args, '-q', '-f', file('team.yaml', team))
+			assert.equal(quiet.stderr, '')
+		})
+	}
+
+	test('diff: of both sides', async () => {
+		const old = file('team.yaml', team)
+		const ran = await podwire('diff', old, file('open.yaml', team.slice(0, team.lastIndexOf('---'))))
+		assert.equal(ran.code, 1, ran.text)
+		assert.match(ran.stdout, /team\/deploy\/web/)
+		assert.match(ran.stderr, /team\.yaml:1\)$/m)
+		assert.match(ran.stderr, /open\.yaml:1\)$/m)
+	})
+
+	test('a name that no namespace can have', async () => {
+		const ran = await podwire('reach', '-f', file('bad.yaml', team.replaceAll('namespace: team', 'namespace: Team_1')))
+		assert.equal(ran.code, 2, ran.text)
+		assert.match(ran.stderr, /bad\.yaml:1: .*"?Team_1"?/)
+	})
+})
+
 const refusals: readonly (readonly [readonly string[], RegExp])[] = [
 	[['reach', '-f', 'examples/shop', '-o', 'png'], /Unknown output format "png"/],
 	[['reach', '-f', 'nowhere'], /nowhere: no such file or directory/],

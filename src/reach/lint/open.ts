@@ -28,7 +28,7 @@ export function* checkNamespaces(input: LintInput): Iterable<Finding> {
 			yield {
 				code: 'PW0049',
 				severity: 'warning',
-				text: `Namespace "${namespace}" has no policy that selects a pod for ingress: everybody reaches all of its ${parties.length} workloads; begin with a policy that selects all pods and allows nothing`,
+				text: `Namespace "${namespace}" has no policy that selects a pod for ingress: everybody reaches ${parties.length === 1 ? 'its one workload' : `all of its ${parties.length} workloads`}; begin with a policy that selects all pods and allows nothing`,
 				because: [originOf(state, 'Namespace', namespace), ...open.slice(0, 5).map((p) => p.origin)],
 			}
 		} else {
