@@ -12,6 +12,7 @@ import type { Accepted } from './negotiate.ts'
 import type { Registry, Served } from './registry.ts'
 import type { Entry, Store } from './store.ts'
 import type { Watches } from './watch.ts'
+import type { WebhookAdmission } from './webhooks/admission.ts'
 
 /** Who asks. */
 export interface User {
@@ -27,6 +28,8 @@ export interface Api {
 	readonly clock: Clock
 	readonly registry: Registry
 	readonly admission: Admission
+	/** Others who have a say in writes, over HTTPS. */
+	readonly webhooks: WebhookAdmission
 	readonly watches: Watches
 	readonly kubelet: KubeletApi | undefined
 	readonly metrics: Metrics

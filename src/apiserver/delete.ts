@@ -4,7 +4,7 @@
 import type { UnknownObject } from '../kube/objects/meta.ts'
 import { isObject, type JsonObject } from '../kube/schema/json.ts'
 import { entryAnswer, listAnswer, objectAnswer } from './answer.ts'
-import { type Api, type Call, keyIn } from './api.ts'
+import { type Api, type Call, keyIn, shownObject } from './api.ts'
 import { mediaTypeOf, parseBody, readBody } from './body.ts'
 import { cleanupFinalizer, definitionsStorage } from './crd/definition.ts'
 import { readSelection, selects } from './read.ts'
@@ -12,6 +12,7 @@ import type { Served } from './registry.ts'
 import { badRequest, cause, conflict, invalid, notFound, type Refusal } from './status.ts'
 import type { Entry } from './store.ts'
 import { answersDeleted } from './strategy.ts'
+import type { Write } from './webhooks/admission.ts'
 import { checkDryRun, keptForm } from './write.ts'
 
 export interface DeleteOptions {
@@ -72,7 +73,12 @@ export async function deleteObject(call: Call): Promise<Response> {
 	const options = await readDeleteOptions(call)
 	const before = api.store.current(served.storage, keyIn(call.namespace, name))
 	if (before === undefined) throw notFound(served.resource, name)
-	const done = remove(call, before, options)
+	const asking = askAbout(call, before, options)
+	if (asking !== undefined) await asking
+	const still = asking === undefined ? before : api.store.current(served.storage, before.key)
+	// Another was faster; what is there now was made after it.
+	if (still === undefined || still.id !== before.id) throw notFound(served.resource, name)
+	const done = remove(call, still, options)
 	if (done.write === undefined) {
 		if (!options.dryRun) await api.store.settled()
 		return objectAnswer(call, 200, shownAs(served, done.object))
@@ -90,6 +96,33 @@ export async function deleteObject(call: Call): Promise<Response> {
 		} as unknown as UnknownObject)
 	}
 	return entryAnswer(call, 200, done.write.entry)
+}
+
+/** What webhooks say about a deletion; undefined: none is to be asked. Throws Refusal where one denies. */
+function askAbout(call: Call, before: Entry, options: DeleteOptions): Promise<unknown> | undefined {
+	const { api, served, user } = call
+	const { dryRun, gracePeriodSeconds, propagationPolicy } = options
+	const object = served.toStorage === undefined ? before.object : shownObject(served, before)
+	const write: Write = {
+		operation: 'DELETE',
+		served,
+		subresource: undefined,
+		namespace: before.object.metadata.namespace ?? '',
+		name: before.object.metadata.name ?? '',
+		user,
+		dryRun,
+		options: {
+			kind: 'DeleteOptions',
+			apiVersion: 'meta.k8s.io/v1',
+			...(dryRun ? { dryRun: ['All'] } : {}),
+			...(gracePeriodSeconds === undefined ? {} : { gracePeriodSeconds }),
+			...(propagationPolicy === undefined ? {} : { propagationPolicy }),
+		},
+		object: undefined,
+		before: object,
+	}
+	const first = api.webhooks.mutate(write)
+	return first === undefined ? api.webhooks.validate(write) : first.then(() => api.webhooks.validate(write))
 }
 
 function shownAs(served: Served, object: UnknownObject): UnknownObject {
@@ -254,6 +287,8 @@ export async function deleteCollection(call: Call): Promise<Response> {
 	)
 	let kept: Promise<void>[] = []
 	for (const entry of found) {
+		const asking = askAbout(call, entry, options)
+		if (asking !== undefined) await asking
 		const now = api.store.current(served.storage, entry.key)
 		if (now === undefined) continue
 		const { write } = remove(call, now, options)

@@ -14,7 +14,7 @@ import { metricsText } from './metrics.ts'
 import { type Accepted, negotiate } from './negotiate.ts'
 import { getObject, listObjects } from './read.ts'
 import { type ResourcePath, readPath } from './route.ts'
-import { methodNotAllowed, noSuchResource, statusOf } from './status.ts'
+import { methodNotAllowed, noSuchResource, Refusal, statusOf } from './status.ts'
 import { handleSubresource } from './subresources.ts'
 import { version } from './version.ts'
 import { watchObjects } from './watch.ts'
@@ -27,7 +27,9 @@ export async function handle(api: Api, request: Request, user: User): Promise<Re
 		response = await route(api, request, user)
 	} catch (e) {
 		const status = statusOf(e)
-		if ((status.code ?? 500) >= 500 && status.reason === 'InternalError') api.reportFault(e, request)
+		// What a webhook did wrong is refused on purpose.
+		if ((status.code ?? 500) >= 500 && status.reason === 'InternalError' && !(e instanceof Refusal))
+			api.reportFault(e, request)
 		response = failed(e)
 	}
 	api.metrics.count(request.method, response.status)

@@ -123,5 +123,22 @@ function builtIn(resource: Resource): Served {
 			return typeOf(apiVersion, resource.kind)
 		},
 		...(converted ? { toKept: coreEventOf, fromKept: eventsEventOf } : {}),
+		...(resource.group === 'admissionregistration.k8s.io' ? webhookRules() : {}),
+	}
+}
+
+/** Their checks compile expressions, and the language is loaded when it is first needed. */
+function webhookRules(): Pick<Served, 'prepare' | 'rules'> {
+	let check: KindRules['check']
+	return {
+		async prepare() {
+			if (check !== undefined) return
+			const [{ checkConfiguration }, { compileCondition }] = await Promise.all([
+				import('./webhooks/check.ts'),
+				import('./webhooks/conditions.ts'),
+			])
+			check = (object) => checkConfiguration(object, compileCondition)
+		},
+		rules: { check: (object, before) => check?.(object, before) ?? [] },
 	}
 }

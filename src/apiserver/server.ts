@@ -26,6 +26,7 @@ import { createRegistry, type Registry } from './registry.ts'
 import type { Store } from './store.ts'
 import { version } from './version.ts'
 import { Watches } from './watch.ts'
+import { createWebhookAdmission } from './webhooks/admission.ts'
 
 export interface ApiServerOptions {
 	readonly store: Store
@@ -90,6 +91,10 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 				...(options.admit ?? []),
 			],
 		}),
+		webhooks: createWebhookAdmission(store, registry, async (client, review, timeout) => {
+			const { callWebhook } = await import('./crd/webhook.ts')
+			return callWebhook(api, client, review, timeout)
+		}),
 		watches: new Watches(),
 		kubelet: options.kubelet,
 		metrics: createMetrics(),
@@ -133,6 +138,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
 			stopExpiry()
 			stopAddresses()
 			aggregation.close()
+			api.webhooks.close()
 			signing?.close()
 			authorizer.close()
 			api.watches.close()

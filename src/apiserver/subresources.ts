@@ -198,6 +198,7 @@ async function handleScale(call: Call): Promise<Response> {
 	const { subresource: _, ...parent } = call
 	if (options.dryRun) return scaleAnswer(call, next)
 	return replace({ ...parent, subresource: undefined }, before, next, options, {
+		unasked: true,
 		managedBy: 'scale',
 		answer: (entry) => scaleAnswer(call, shownObject(call.served, entry)),
 	})
@@ -349,7 +350,7 @@ async function bind(call: Call): Promise<Response> {
 			status: { ...part(before.object, 'status'), conditions },
 		} as unknown as UnknownObject,
 		options,
-		{ specStays: true, prepare: (_, next) => next, answer: async () => success(201) },
+		{ specStays: true, unasked: true, prepare: (_, next) => next, answer: async () => success(201) },
 	)
 }
 

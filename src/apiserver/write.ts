@@ -26,6 +26,7 @@ import { alreadyExists, badRequest, cause, conflict, invalid, methodNotAllowed, 
 import type { Entry } from './store.ts'
 import { needsRevision, prepareCreate, prepareStatusUpdate, prepareUpdate } from './strategy.ts'
 import { warningsOf } from './validate/warnings.ts'
+import type { Write } from './webhooks/admission.ts'
 
 export interface WriteOptions {
 	readonly dryRun: boolean
@@ -108,13 +109,34 @@ async function insert(
 	object = prepareCreate(kept, { ...object, metadata } as unknown as UnknownObject)
 	const name = object.metadata.name ?? ''
 	const key = keyIn(call.namespace, name)
-	object = api.admission.create(kept, object, { dryRun: options.dryRun, user: call.user })
-	const before = api.store.current(served.storage, key)
-	if (name !== '' && before !== undefined) throw alreadyExists(served.resource, name)
+	const context = { dryRun: options.dryRun, user: call.user }
+	object = api.admission.create(kept, object, context)
+	const said: string[] = []
+	const changing = api.webhooks.mutate(webhookWrite(call, options, object, undefined))
+	if (changing !== undefined) {
+		const { object: wanted, warnings } = await changing
+		said.push(...warnings)
+		const changed = afterWebhooks(call, object, wanted)
+		if (changed !== undefined) object = prepareCreate(kept, withDefaults(changed))
+		// The namespace may have gone meanwhile.
+		object = api.admission.create(kept, object, context)
+	}
+	const free = () => {
+		if (name !== '' && api.store.current(served.storage, key) !== undefined) throw alreadyExists(served.resource, name)
+	}
+	free()
 	object = api.admission.allocate(kept, object, undefined)
 	checkValues(kept, object, undefined)
 	if (!applied) object = withManagers(kept, undefined, object, options, undefined, api.now())
-	const headers = warningHeaders(withWarnings(kept, object, warnings))
+	const judged = api.webhooks.validate(webhookWrite(call, options, object, undefined))
+	if (judged !== undefined) {
+		said.push(...(await judged))
+		// While we waited its name, its namespace or its addresses may have gone.
+		free()
+		api.admission.create(kept, object, context)
+		object = api.admission.allocate(kept, object, undefined)
+	}
+	const headers = warningHeaders(withWarnings(kept, object, [...warnings, ...said]))
 	if (options.dryRun) return objectAnswer(call, 201, served.fromKept?.(object) ?? object, headers)
 	const stored = served.toStorage === undefined ? object : await served.toStorage(object)
 	// Someone may have been faster while we waited.
@@ -122,6 +144,54 @@ async function insert(
 	const write = api.store.put(served.storage, key, stored, undefined)
 	await write.kept
 	return entryAnswer(call, 201, write.entry, headers)
+}
+
+/** What webhooks made of the object, in the form it is kept in; undefined: it is as it was. */
+function afterWebhooks(
+	call: Call,
+	object: UnknownObject,
+	wanted: UnknownObject | undefined,
+): UnknownObject | undefined {
+	if (wanted === undefined) return undefined
+	const { object: read } = readAs(keptForm(call), wanted as unknown as JsonObject, 'Ignore')
+	// Who and where it is stays the server's to say.
+	const { name, namespace, uid, creationTimestamp, generation, resourceVersion, managedFields } = object.metadata
+	const own = { name, namespace, uid, creationTimestamp, generation, resourceVersion, managedFields }
+	const metadata: Record<string, unknown> = { ...read.metadata }
+	for (const [field, value] of Object.entries(own)) {
+		if (value === undefined) delete metadata[field]
+		else metadata[field] = value
+	}
+	return { ...read, metadata } as unknown as UnknownObject
+}
+
+function webhookWrite(
+	call: Call,
+	options: WriteOptions,
+	object: UnknownObject,
+	before: UnknownObject | undefined,
+): Write {
+	const { served, subresource, namespace, user } = call
+	const { dryRun, fieldManager, fieldValidation } = options
+	const kind = before === undefined ? 'CreateOptions' : 'UpdateOptions'
+	return {
+		operation: before === undefined ? 'CREATE' : 'UPDATE',
+		served,
+		subresource,
+		namespace,
+		name: object.metadata.name ?? '',
+		user,
+		dryRun,
+		options: {
+			kind,
+			apiVersion: 'meta.k8s.io/v1',
+			...(dryRun ? { dryRun: ['All'] } : {}),
+			fieldManager,
+			fieldValidation,
+		},
+		object,
+		before,
+	}
 }
 
 function withWarnings(kept: Served, object: UnknownObject, warnings: readonly string[]): readonly string[] {
@@ -213,7 +283,7 @@ class Moved extends Error {}
 const mostAttempts = 5
 
 /** Tries a write that someone came in between of again. Throws Refusal Conflict where it is always so. */
-async function again(call: Call, attempt: () => Promise<Response>): Promise<Response> {
+export async function again(call: Call, attempt: () => Promise<Response>): Promise<Response> {
 	for (let i = 0; i < mostAttempts; i++) {
 		try {
 			return await attempt()
@@ -253,6 +323,8 @@ export async function replace(
 		readonly prepare?: (before: UnknownObject, next: UnknownObject) => UnknownObject
 		/** The specification is as it was, or as it may be (a binding's). */
 		readonly specStays?: boolean
+		/** Webhooks are not asked: what they would be asked about is no object of this kind (a Scale, a Binding). */
+		readonly unasked?: true
 		/** The subresource that the change is noted under, where it is not the call's (scale). */
 		readonly managedBy?: string
 		/** How the result is answered (scale). */
@@ -265,12 +337,28 @@ export async function replace(
 	checkPreconditions(call, before, given.metadata, name)
 	// Most writes are of status: what they leave as it was is neither filled in nor checked again.
 	const specStays = call.subresource === 'status' || extra.specStays === true
-	const inKeptForm = served.toKept?.(given) ?? given
-	let next = specStays ? inKeptForm : withDefaults(inKeptForm)
-	if (extra.prepare !== undefined) next = extra.prepare(old, next)
-	else if (call.subresource === 'status') next = prepareStatusUpdate(kept, old, next)
-	else next = prepareUpdate(kept, old, next)
-	next = api.admission.update(kept, next, old, { dryRun: options.dryRun, user: call.user })
+	const prepare = (inKeptForm: UnknownObject): UnknownObject => {
+		const whole = specStays ? inKeptForm : withDefaults(inKeptForm)
+		if (extra.prepare !== undefined) return extra.prepare(old, whole)
+		return call.subresource === 'status' ? prepareStatusUpdate(kept, old, whole) : prepareUpdate(kept, old, whole)
+	}
+	let next = prepare(served.toKept?.(given) ?? given)
+	const context = { dryRun: options.dryRun, user: call.user }
+	next = api.admission.update(kept, next, old, context)
+	const said: string[] = []
+	const checkStill = () => {
+		if (api.store.current(served.storage, before.key) !== before) throw new Moved()
+	}
+	if (extra.unasked !== true) {
+		const changing = api.webhooks.mutate(webhookWrite(call, options, next, old))
+		if (changing !== undefined) {
+			const { object: wanted, warnings } = await changing
+			checkStill()
+			said.push(...warnings)
+			const changed = afterWebhooks(call, next, wanted)
+			if (changed !== undefined) next = api.admission.update(kept, prepare(changed), old, context)
+		}
+	}
 	if (specStays) checkMetadataOnly(kept, next, old)
 	else {
 		next = api.admission.allocate(kept, next, old)
@@ -278,7 +366,14 @@ export async function replace(
 		checkValues(kept, next, extra.prepare === undefined ? old : undefined)
 	}
 	if (!extra.applied) next = withManagers(kept, old, next, options, extra.managedBy ?? call.subresource, api.now())
-	const headers = warningHeaders(specStays ? (extra.warnings ?? []) : withWarnings(kept, next, extra.warnings ?? []))
+	const judged = extra.unasked === true ? undefined : api.webhooks.validate(webhookWrite(call, options, next, old))
+	if (judged !== undefined) {
+		said.push(...(await judged))
+		checkStill()
+		if (!specStays) next = api.admission.allocate(kept, next, old)
+	}
+	const warnings = [...(extra.warnings ?? []), ...said]
+	const headers = warningHeaders(specStays ? warnings : withWarnings(kept, next, warnings))
 	const answer = extra.answer ?? ((entry: Entry) => entryAnswer(call, 200, entry, headers))
 	next = { ...next, metadata: { ...next.metadata, resourceVersion: String(before.revision) } }
 	if (sameJson(old as unknown as Json, next as unknown as Json)) {
@@ -291,7 +386,7 @@ export async function replace(
 	if (options.dryRun) return objectAnswer(call, 200, served.fromKept?.(next) ?? next, headers)
 	if (served.toStorage !== undefined) {
 		const stored = await served.toStorage(next)
-		if (api.store.current(served.storage, before.key) !== before) throw new Moved()
+		checkStill()
 		next = stored
 	}
 	const write = isFinished(kept, next)

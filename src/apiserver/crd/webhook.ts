@@ -1,4 +1,4 @@
-// Calls a webhook of a definition: HTTPS to a URL, or to a Service through one of its endpoints' pods; the certificate is
+// Calls a webhook (of conversion, of admission): HTTPS to a URL, or to a Service through one of its endpoints' pods; the certificate is
 // checked against the caBundle. Source: apiserver pkg/util/webhook, its rules.
 
 import type { RequestOptions } from 'node:https'
@@ -9,20 +9,27 @@ import type { Api } from '../api.ts'
 import type { WebhookClient } from './definition.ts'
 
 /** How long a webhook may take. Milliseconds. */
-const patience = 30_000
+const conversionPatience = 30_000
 const longestAnswer = 64 * 1024 * 1024
 
 /** The answer's JSON. Throws an Error that says what was asked and why it failed. */
-export async function callWebhook(api: Api, client: WebhookClient, body: JsonObject): Promise<JsonObject> {
+export async function callWebhook(
+	api: Api,
+	client: WebhookClient,
+	body: JsonObject,
+	/** Milliseconds; told to the webhook where it is given. */
+	timeout?: number,
+): Promise<JsonObject> {
 	const { service } = client
 	const port = service?.port ?? 443
 	const url =
 		service === undefined
 			? new URL(client.url ?? '')
 			: new URL(`https://${service.name}.${service.namespace}.svc:${port}/${(service.path ?? '').replace(/^\//, '')}`)
+	if (timeout !== undefined) url.searchParams.set('timeout', `${timeout / 1000}s`)
 	try {
 		const connection = service === undefined ? undefined : await dialService(api, service, port)
-		return await post(url, client.caBundle, connection, body)
+		return await post(url, client.caBundle, connection, body, timeout ?? conversionPatience)
 	} catch (e) {
 		throw new Error(`Post "${url.href}": ${messageOf(e)}`, { cause: e })
 	}
@@ -45,6 +52,7 @@ async function post(
 	caBundle: string | undefined,
 	raw: Duplex | undefined,
 	body: JsonObject,
+	patience: number,
 ): Promise<JsonObject> {
 	const [{ request }, { connect }] = await Promise.all([import('node:https'), import('node:tls')])
 	const ca = caBundle === undefined || caBundle === '' ? undefined : Buffer.from(caBundle, 'base64').toString()
