@@ -140,17 +140,17 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 	const rulesOf = (rule: PolicyRule | TieredRule, scope: string | undefined, end: End, chain: string): NftRule[] => {
 		const comment = originComment(rule.origin)
 		return matchesOf(context, scope, rule).flatMap((match) => [
-			...(end.says === undefined ? [] : logRules(config.log, end.says, chain, comment, match)),
+			...(end.says === undefined ? [] : logRules(config.log, end.says, chain, end.because ?? comment, match)),
 			{ expressions: [...match, count, end.verdict], comment },
 		])
 	}
-	const tierRules = (tier: TieredPolicy['tier'], pass: End, chain: string): NftRule[] => {
-		const ends = { Accept: allow, Deny: deny, Pass: pass }
+	const tierRules = (tier: TieredPolicy['tier'], accept: End, pass: End, chain: string): NftRule[] => {
+		const ends = { Accept: accept, Deny: deny, Pass: pass }
 		const rules = tiers.filter((policy) => policy.tier === tier).flatMap((policy) => policy[direction])
 		return rules.flatMap((rule) => rulesOf(rule, undefined, ends[rule.action], chain))
 	}
 	const next = `${name}-next`
-	const first = tierRules('Admin', { verdict: decide('goto', next) }, name)
+	const first = tierRules('Admin', allow, { verdict: decide('goto', next) }, name)
 	const passes = tiers.some((p) => p.tier === 'Admin' && p[direction].some((rule) => rule.action === 'Pass'))
 	const rest: NftRule[] = []
 	const chain = passes ? next : name
@@ -160,7 +160,7 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 	// Under a tier it comes before everything that may deny; else only what is about to be denied asks for it.
 	const tiered = tiers.length > 0
 	if (!tiered) rest.push(...self)
-	rest.push(...lastRules(group, chain, config, () => tierRules('Baseline', allow, chain)))
+	rest.push(...lastRules(group, chain, config, (open) => tierRules('Baseline', open, open, chain)))
 	const goOn: NftRule = { expressions: [count, decide('goto', next)], comment: 'no rule of the tier' }
 	const chains = passes
 		? [
@@ -180,6 +180,8 @@ export function chainsOf(group: Group, family: Family, config: PolicyConfig, nod
 interface End {
 	readonly verdict: Expression
 	readonly says?: LoggedVerdict
+	/** What is logged as the reason; the rule itself where it is absent. */
+	readonly because?: string
 }
 const allow: End = { verdict: decide('return'), says: 'allow' }
 const deny: End = { verdict: decide('drop'), says: 'deny' }
@@ -188,7 +190,12 @@ const deny: End = { verdict: decide('drop'), says: 'deny' }
  * What no rule allowed is dropped, unless all policies that say so are on trial: then the Baseline tier is asked, as where
  * there are none, and what passes that is logged.
  */
-function lastRules(group: Group, chain: string, config: PolicyConfig, baseline: () => readonly NftRule[]): NftRule[] {
+function lastRules(
+	group: Group,
+	chain: string,
+	config: PolicyConfig,
+	baseline: (open: End) => readonly NftRule[],
+): NftRule[] {
 	const { namespace, policies } = group
 	const end = (verdict: LoggedVerdict, comment: string): NftRule[] => [
 		...logRules(config.log, verdict, chain, comment),
@@ -198,7 +205,10 @@ function lastRules(group: Group, chain: string, config: PolicyConfig, baseline: 
 		return end('deny', clip(`the pod is not known yet, and policies of namespace ${namespace} may select it`))
 	const inForce = policies.filter((p) => p.audit === undefined)
 	if (inForce.length > 0) return end('deny', reasons(inForce.map((p) => p.origin)))
-	return [...baseline(), ...(policies.length === 0 ? [] : end('audit', reasons(policies.map((p) => p.origin))))]
+	if (policies.length === 0) return [...baseline(allow)]
+	// What that tier lets pass, the policies in force would not: they come before it.
+	const because = reasons(policies.map((p) => p.origin))
+	return [...baseline({ ...allow, says: 'audit', because }), ...end('audit', because)]
 }
 
 /** One policy as every origin is written; of several their keys. */
