@@ -51,7 +51,7 @@ export function echoServer(netns: string, port: number, name: string): Server {
 export async function talkTcp(netns: string, to: Ip, port: number): Promise<Talk> {
 	const fd = inNetnsAt(netns, () => socket(to.includes(':') ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0))
 	connect(fd, inetAddress(ipToBytes(to), port))
-	const [ready = 0] = await waitReady([{ fd, events: POLLOUT }], 2000)
+	const [ready = 0] = await waitReady([{ fd, events: POLLOUT }], 8000)
 	if (ready === 0 || getsockoptInt(fd, SOL_SOCKET, SO_ERROR) !== 0) {
 		close(fd)
 		throw new Error(`Cannot connect to ${to} port ${port}`)
@@ -59,7 +59,7 @@ export async function talkTcp(netns: string, to: Ip, port: number): Promise<Talk
 	const connection = new Socket({ fd })
 	connection.on('error', () => {})
 	return {
-		ask: (timeout = 2000) =>
+		ask: (timeout = 8000) =>
 			new Promise((resolve) => {
 				const done = (result: string) => {
 					clearTimeout(timer)
@@ -100,8 +100,8 @@ export function listenSctp(netns: string): Ear {
 	}
 }
 
-/** Begins an association and waits a moment for a refusal: an errno name, else `sent`. */
-export async function sendSctp(netns: string, to: Ip, port: number): Promise<string> {
+/** Begins an association and waits so many milliseconds for a refusal: an errno name, else `sent`. */
+export async function sendSctp(netns: string, to: Ip, port: number, timeout: number): Promise<string> {
 	const fd = inNetnsAt(netns, () => socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_SCTP))
 	try {
 		connect(fd, inetAddress(ipToBytes(to), 0))
@@ -118,7 +118,7 @@ export async function sendSctp(netns: string, to: Ip, port: number): Promise<str
 		packet.writeUInt32BE(1, 28)
 		packet.writeUInt32LE(crc32c(packet), 8)
 		send(fd, packet)
-		await waitReady([{ fd, events: 0 }], 100)
+		await waitReady([{ fd, events: 0 }], timeout)
 		const errno = getsockoptInt(fd, SOL_SOCKET, SO_ERROR)
 		return errno === 0 ? 'sent' : errno === 111 ? 'ECONNREFUSED' : `errno ${errno}`
 	} catch (e) {
@@ -144,7 +144,7 @@ export function talkUdp(netns: string, to: Ip, port: number): Talk {
 	const fd = inNetnsAt(netns, () => socket(to.includes(':') ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0))
 	connect(fd, inetAddress(ipToBytes(to), port))
 	return {
-		async ask(timeout = 500) {
+		async ask(timeout = 8000) {
 			try {
 				send(fd, Buffer.from('?'))
 				const [ready = 0] = await waitReady([{ fd, events: POLLIN }], timeout)

@@ -198,7 +198,7 @@ export function udpServer(netns: string, port: number, name: string): DatagramSo
 }
 
 /** What a connection from inside a namespace comes to: the server's text, an errno name, or `timeout`. */
-export async function askTcp(netns: string, to: Ip, port: number, timeout = 2000): Promise<string> {
+export async function askTcp(netns: string, to: Ip, port: number, timeout = 8000): Promise<string> {
 	const fd = open(netns, SOCK_STREAM, to.includes(':') ? AF_INET6 : AF_INET)
 	let handed = false
 	try {
@@ -235,7 +235,7 @@ function readAll(fd: number, timeout: number): Promise<string> {
 	})
 }
 
-export async function askUdp(netns: string, to: Ip, port: number, timeout = 2000): Promise<string> {
+export async function askUdp(netns: string, to: Ip, port: number, timeout = 8000): Promise<string> {
 	const fd = open(netns, SOCK_DGRAM, to.includes(':') ? AF_INET6 : AF_INET)
 	try {
 		connect(fd, inetAddress(ipToBytes(to), port))
