@@ -209,7 +209,8 @@ function atNode(w: Walk, way: Way, node: Node, arrival: Arrival): readonly Trace
 	const { port, frontend } = found
 	const client = placeOf(w.model, node, packet.source)
 	const short = isShortCut(service, frontend.traffic, client)
-	const known = stepAt(way, place, {
+	const spared = short && client === 'pod' && arrival === 'wire'
+	const known = stepAt(spared ? { ...way, spared: service } : way, place, {
 		step: 'service',
 		service: service.key,
 		port: port.name,
@@ -481,10 +482,20 @@ function arrive(w: Walk, way: Way, place: Place): Trace {
 			...(last?.node === undefined ? {} : { node: last.node }),
 			...(last?.pod === undefined ? {} : { pod: last.pod }),
 		},
-		{ step: 'drop', how: 'drop', disposition: 'no-route', because: [bypassed], note },
+		{ step: 'drop', how: 'drop', disposition: 'no-route', because: [bypassed, ...whySpared(way)], note },
 	)
 	return { ...trace, reply: end.hops, disposition: 'no-route' }
 }
+
+/** Why the node that was asked did not put its own address in between. kube-proxy does the same (its clusterCIDR). */
+function whySpared({ spared }: Way): readonly Origin[] {
+	if (spared === undefined) return []
+	return [spared.fields?.externalTrafficPolicy ?? spared.origin, sparesAllPods]
+}
+
+const sparesAllPods = defaultOrigin(
+	'as with kube-proxy (detectLocalMode ClusterCIDR) a node spares pods of other nodes policy Local, too, and leaves them their address: an endpoint elsewhere answers past it. A pod that asks its own node, or the ClusterIP, is answered',
+)
 
 const bypassed = defaultOrigin('the answer takes another way back than the question came, past who translated it')
 

@@ -2,7 +2,7 @@
 // that ways can part.
 
 import type { Packet } from '../base/packet.ts'
-import type { NetworkModel, Node, NodeName, Pod } from '../model/network.ts'
+import type { NetworkModel, Node, NodeName, Pod, Service } from '../model/network.ts'
 import type { ObjectKey, Origin } from '../model/origin.ts'
 import type { PolicyProfile } from '../model/policy-profile.ts'
 import type { Zone } from '../model/zone.ts'
@@ -40,6 +40,8 @@ export interface Way {
 	readonly packet: Packet
 	readonly chance: number
 	readonly sessions: readonly Session[]
+	/** The Service from whose policy Local a node spared a pod that is not its own. */
+	readonly spared?: Service
 }
 
 /** What connection tracking keeps: the packet as it came and as it left. */

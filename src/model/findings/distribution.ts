@@ -35,10 +35,13 @@ function* checkLocal(input: CheckInput, service: Service, nodes: readonly Node[]
 		)
 		if (without.length === 0) continue
 		const who = traffic === 'internal' ? 'clients on' : 'connections from outside to'
+		// A pod's own node takes what it sends to any other address (walk.ts, `sparesAllPods`).
+		const besides =
+			traffic === 'external' && service.type === 'NodePort' ? ", those of other nodes' pods not answered" : ''
 		yield {
 			code: 'PW0032',
 			severity: traffic === 'internal' ? 'warning' : 'info',
-			text: `Service "${service.key}" has ${field} Local and no endpoint on ${without.length} of ${nodes.length} nodes: ${who} ${namesOf(without)} are dropped`,
+			text: `Service "${service.key}" has ${field} Local and no endpoint on ${without.length} of ${nodes.length} nodes: ${who} ${namesOf(without)} are dropped${besides}`,
 			because: [service.fields?.[field] ?? originOf(input.state, 'Service', service.key, `spec.${field}`)],
 		}
 	}
