@@ -13,7 +13,7 @@ export interface Loaded {
 
 /** Throws CommandError (usage) with every problem as file:line:column. */
 export async function loadManifests(paths: readonly string[], namespace: string): Promise<Loaded> {
-	const stdin = paths.includes('-') ? await readStdin() : undefined
+	const stdin = paths.includes('-') ? await readStdin('manifests') : undefined
 	try {
 		const manifests = await readManifests(paths, stdin === undefined ? {} : { stdin })
 		const failure = failureOf(manifests.problems)
@@ -35,15 +35,16 @@ export async function loadManifests(paths: readonly string[], namespace: string)
 /** Most of what standard input may hold, bytes; the reader has bounds of its own below it. */
 const stdinLimit = 64 * 1024 * 1024
 
-async function readStdin(): Promise<string> {
+/** All of standard input. Throws CommandError (usage) where it is a terminal or too much; `what` words that. */
+export async function readStdin(what: 'manifests' | 'flows'): Promise<string> {
 	if (process.stdin.isTTY === true)
-		throw new CommandError(exit.usage, 'Cannot read manifests from -: standard input is a terminal')
+		throw new CommandError(exit.usage, `Cannot read ${what} from -: standard input is a terminal`)
 	const chunks: Buffer[] = []
 	let size = 0
 	for await (const chunk of process.stdin) {
 		size += (chunk as Buffer).length
 		if (size > stdinLimit)
-			throw new CommandError(exit.usage, `Cannot read manifests from -: more than ${stdinLimit >> 20} MiB`)
+			throw new CommandError(exit.usage, `Cannot read ${what} from -: more than ${stdinLimit >> 20} MiB`)
 		chunks.push(chunk as Buffer)
 	}
 	return Buffer.concat(chunks).toString('utf8')

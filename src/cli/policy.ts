@@ -17,6 +17,7 @@ import { junit, placeOfFinding, sarif } from '../reach/output/reports.ts'
 import { csvTable, markdownTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
 import { CommandError, exit } from './exit.ts'
+import { readStdin } from './manifests.ts'
 import type { ClusterOptions } from './options.ts'
 import { formatOf, paint, printDocument, styleFor } from './output.ts'
 import { readCluster } from './reach-cluster.ts'
@@ -137,6 +138,8 @@ export async function generate(options: GenerateOptions, args: readonly string[]
 			'give manifests with -f',
 		)
 	const format = formatOf(options.output, ['yaml', 'json'] as const)
+	if (options.fromFlows === '-' && options.filename.includes('-'))
+		throw new CommandError(exit.usage, 'Only one of --filename and --from-flows can be standard input')
 	const cluster = await readCluster({ ...options, namespace: options.namespace ?? 'default' }, configMaps)
 	const { model, state, ingresses, others } = cluster
 	// What the policies of today allow or deny is not asked: the new ones take their place.
@@ -182,16 +185,28 @@ export async function generate(options: GenerateOptions, args: readonly string[]
 	async function flowsOf(file: string) {
 		let text: string
 		try {
-			text = await readFile(file, 'utf8')
+			text = file === '-' ? await readStdin('flows') : await readFile(file, 'utf8')
 		} catch (e) {
+			if (e instanceof CommandError) throw e
 			throw new CommandError(exit.usage, `Cannot read the flows ${JSON.stringify(file)}: ${messageOf(e)}`)
 		}
-		const { needs, problems } = readFlows(text, file, parties)
+		const { needs, problems, gone, lost } = readFlows(text, file === '-' ? 'stdin' : file, parties)
 		if (problems.length > 0) {
 			const shown = problems.slice(0, 20).map((p) => `${file}:${p.line}: ${p.text}`)
 			if (problems.length > shown.length) shown.push(`and ${problems.length - shown.length} more`)
 			throw new CommandError(exit.usage, `Cannot use the flows:\n  ${shown.join('\n  ')}`)
 		}
+		if (gone.size > 0 && options.quiet !== true)
+			process.stderr.write(
+				`podwire: flows of workloads that are not there, left out: ${[...gone.keys()].sort().join(', ')}\n`,
+			)
+		if (lost > 0 && options.quiet !== true)
+			process.stderr.write(`podwire: the log lost flows ${lost} times: what is needed may be more\n`)
+		if (needs.length === 0)
+			throw new CommandError(
+				exit.usage,
+				`Cannot generate policies: no line of ${file === '-' ? 'stdin' : file} is a flow that was let through`,
+			)
 		return needs
 	}
 }

@@ -1,7 +1,9 @@
 // Flows that were observed, one JSON object a line, as needs.
 
 import { tryParseCidr, tryParseIp } from '../base/ip.ts'
+import type { Origin } from '../model/origin.ts'
 import type { PortProtocol } from './connections.ts'
+import { hubbleFlow, isLostEvents, readHubble } from './hubble.ts'
 import type { Need, NeedEnd } from './needs.ts'
 import { merge } from './needs.ts'
 import type { Party } from './parties.ts'
@@ -11,6 +13,15 @@ export interface FlowProblem {
 	readonly text: string
 }
 
+export interface ReadFlows {
+	readonly needs: readonly Need[]
+	readonly problems: readonly FlowProblem[]
+	/** Flows of workloads that the cluster does not have: by workload how many. Only logs have such. */
+	readonly gone: ReadonlyMap<string, number>
+	/** Lines that tell of flows nobody wrote down. */
+	readonly lost: number
+}
+
 /** Most lines of one file. */
 const limit = 1_000_000
 
@@ -18,12 +29,11 @@ const limit = 1_000_000
  * `{"source": END, "destination": END, "port": 8080, "protocol": "TCP"}`, where END is a workload as `podwire reach`
  * prints it (`shop/deploy/web`), `shop/web`, `{"namespace": "shop", "workload": "web", "kind": "Deployment"}`, an address,
  * a network, or `outside`. Empty lines and those of denied flows (`"verdict": "deny…"` or `"dropped"`) are left out.
+ * Lines of `podwire observe -o jsonl` and of Hubble's exporter are read too.
  */
-export function readFlows(
-	text: string,
-	file: string,
-	parties: readonly Party[],
-): { readonly needs: readonly Need[]; readonly problems: readonly FlowProblem[] } {
+export function readFlows(text: string, file: string, parties: readonly Party[]): ReadFlows {
+	const gone = new Map<string, number>()
+	let lost = 0
 	const names = new Map<string, Party[]>()
 	for (const party of parties) {
 		const plain = party.key
@@ -35,10 +45,13 @@ export function readFlows(
 		]))
 			names.set(name, [...(names.get(name) ?? []), party])
 	}
+	const byWorkload = new Map<string, readonly Party[]>()
+	for (const party of parties) byWorkload.set(party.key, [...(byWorkload.get(party.key) ?? []), party])
 	const needs: Need[] = []
 	const problems: FlowProblem[] = []
 	const lines = text.split('\n')
-	if (lines.length > limit) return { needs, problems: [{ line: limit + 1, text: `more than ${limit} lines` }] }
+	if (lines.length > limit)
+		return { needs, problems: [{ line: limit + 1, text: `more than ${limit} lines` }], gone, lost }
 	for (const [i, line] of lines.entries()) {
 		if (line.trim() === '') continue
 		const problem = (text: string) => problems.push({ line: i + 1, text })
@@ -52,6 +65,21 @@ export function readFlows(
 			flow = value as Record<string, unknown>
 		} catch {
 			problem('is no JSON')
+			continue
+		}
+		if (isLostEvents(flow)) {
+			lost++
+			continue
+		}
+		const because: Origin[] = [{ kind: 'Flow', key: `line ${i + 1}`, source: { file, line: i + 1 } }]
+		const logged = hubbleFlow(flow)
+		if (logged !== undefined) {
+			const answer = readHubble(logged, byWorkload)
+			if (answer === 'nothing') continue
+			if ('problem' in answer) problem(answer.problem)
+			else if ('gone' in answer) gone.set(answer.gone, (gone.get(answer.gone) ?? 0) + 1)
+			else if (answer.flow.from.kind === 'workload' || answer.flow.to.kind === 'workload')
+				needs.push({ ...answer.flow, because, why: 'observed' })
 			continue
 		}
 		if (typeof flow.verdict === 'string' && /^(den|drop)/i.test(flow.verdict)) continue
@@ -75,11 +103,11 @@ export function readFlows(
 				to,
 				protocol: protocol as PortProtocol,
 				port,
-				because: [{ kind: 'Flow', key: `line ${i + 1}`, source: { file, line: i + 1 } }],
+				because,
 				why: 'observed',
 			})
 	}
-	return { needs: merge(needs), problems }
+	return { needs: merge(needs), problems, gone, lost }
 }
 
 function endOf(value: unknown, names: ReadonlyMap<string, readonly Party[]>): NeedEnd | string {

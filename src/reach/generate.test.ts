@@ -134,6 +134,66 @@ test('any flows come back as they were', () => {
 	)
 })
 
+/** As the exporter writes them. */
+function logged(
+	source: object,
+	destination: object,
+	more: object = {},
+	ports: object = { TCP: { destination_port: 9000 } },
+) {
+	return JSON.stringify({
+		flow: {
+			verdict: 'FORWARDED',
+			IP: { source: '192.0.2.7', destination: '198.51.100.7', ipVersion: 'IPv4' },
+			l4: ports,
+			source,
+			destination,
+			is_reply: false,
+			...more,
+		},
+		node_name: 'node-1',
+	})
+}
+const of = (name: string, kind = 'StatefulSet', namespace = 'shop') => ({
+	namespace,
+	pod_name: `${name}-0`,
+	labels: [],
+	workloads: [{ name, kind }],
+})
+
+test('the log of observe and of Hubble', () => {
+	const world = { labels: ['reserved:world'] }
+	const lines = [
+		logged(of('web'), of('api')),
+		// The same connection as the other node tells it, and its end.
+		logged(of('web'), of('api'), { traffic_direction: 'INGRESS' }),
+		logged(of('web', 'Deployment'), of('db'), { verdict: 'AUDIT' }, { SCTP: { destination_port: 5432 } }),
+		logged(of('web'), of('db'), { verdict: 'DROPPED' }),
+		logged(of('api'), of('web'), { is_reply: true }),
+		logged(of('web'), of('api'), {}, { ICMPv4: { type: 8, code: 0 } }),
+		logged(world, of('web'), {}, { TCP: { destination_port: 8080 } }),
+		logged({ labels: ['reserved:host'] }, of('web'), {}, { TCP: { destination_port: 8081 } }),
+		logged({ labels: ['reserved:remote-node'] }, of('web'), {}, { TCP: { destination_port: 8082 } }),
+		logged(of('api'), world, {}, { TCP: { destination_port: 443 } }),
+		logged(of('gone'), of('api')),
+		logged(of('gone'), of('api')),
+		logged(of('web'), of('api'), {}, { UDP: { destination_port: 0 } }),
+		'{"lost_events":{"source":"RING_BUFFER","num_events_lost":3},"node_name":"node-1"}',
+		JSON.parse(logged(of('client', 'StatefulSet', 'other'), of('web'), {}, { TCP: { destination_port: 8080 } })).flow,
+	].map((line) => (typeof line === 'string' ? line : JSON.stringify(line)))
+	const { needs, problems, gone, lost } = readFlows(lines.join('\n'), 'flows.jsonl', bare.parties)
+	assert.deepEqual(needs.map(text), [
+		'shop/sts/api > 198.51.100.7/32 TCP 443: observed',
+		'shop/sts/web > shop/sts/api TCP 9000: observed',
+		'shop/sts/web > shop/sts/db SCTP 5432: observed',
+		'0.0.0.0/0 > shop/sts/web TCP 8080: observed',
+		'192.0.2.7/32 > shop/sts/web TCP 8082: observed',
+		'other/sts/client > shop/sts/web TCP 8080: observed',
+	])
+	assert.deepEqual(problems, [{ line: 13, text: 'l4.UDP.destination_port is no number from 1 to 65535' }])
+	assert.deepEqual([[...gone], lost], [[['shop/gone', 2]], 1])
+})
+
 test('flows that cannot be read are told with their lines', () => {
 	const { needs, problems } = readFlows(
 		[
