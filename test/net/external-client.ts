@@ -58,7 +58,17 @@ export async function askMany(lab: TestLab, to: string, count: number, port = 80
 	return answers
 }
 
-/** Milliseconds until a request is answered, and of the failed ones the first outcome. */
+/**
+ * Resolves when every node carries the Service and a client outside is answered. A load balancer hands connections to
+ * its nodes in turn, and each node learns of endpoints by itself: one answer does not tell that the next one will come.
+ */
+export async function inForce(lab: TestLab, to: string): Promise<void> {
+	for (const { name } of lab.handle.status.nodes)
+		await lab.until(async () => (await ask(lab, to, { from: { node: name } })).answer)
+	await lab.until(async () => (await ask(lab, to)).answer)
+}
+
+/** Milliseconds until a request is answered. */
 export async function askUntil(lab: TestLab, to: string, seconds: number): Promise<number> {
 	const start = performance.now()
 	for (;;) {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { deployments, services } from '../../src/kube/kinds.ts'
-import { ask, askMany, countBy } from './external-client.ts'
+import { askMany, countBy, inForce } from './external-client.ts'
 import { createTestLab, skip, type TestLab } from './lab.ts'
 
 let lab: TestLab
@@ -61,7 +61,7 @@ for (const [name, spec] of [
 				[false, true],
 			)
 			for (const [i, ip] of ips.entries()) {
-				await lab.until(async () => (await ask(lab, ip)).answer)
+				await inForce(lab, ip)
 				const seen = Object.keys(countBy(await askMany(lab, ip, 6), (a) => a.client))
 				if (externalTrafficPolicy === 'Local') assert.deepEqual(seen, [clients[i]])
 				else assert.ok(!seen.includes(clients[i]!), `${seen}`)

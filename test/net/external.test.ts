@@ -9,7 +9,17 @@ import { readRecord } from '../../src/lab/record.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../../src/linux/netlink/socket.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { readNeighbours } from '../../src/linux/route/neighbours.ts'
-import { addressOf, ask, askMany, askUntil, balanced, countBy, openDatagrams, openEcho } from './external-client.ts'
+import {
+	addressOf,
+	ask,
+	askMany,
+	askUntil,
+	balanced,
+	countBy,
+	inForce,
+	openDatagrams,
+	openEcho,
+} from './external-client.ts'
 import { createTestLab, skip, type TestLab } from './lab.ts'
 
 const outside = '203.0.113.1'
@@ -73,7 +83,7 @@ async function remove(name: string): Promise<void> {
 
 test('policy Cluster: every node takes its turn and shows the pod its own address', options, async () => {
 	const ip = await balanced(lab, 'web', {})
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const answers = await askMany(lab, ip, 60)
 	const byNode = countBy(answers, (a) => a.client)
 	assert.deepEqual(Object.keys(byNode).sort(), ['172.18.0.2', '172.18.0.3', '172.18.0.4'])
@@ -92,7 +102,7 @@ test('policy Cluster: every node takes its turn and shows the pod its own addres
 
 test('policy Local: only nodes with an endpoint, and the pod sees the client', options, async () => {
 	const ip = await balanced(lab, 'local', { externalTrafficPolicy: 'Local' })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const answers = await askMany(lab, ip, 40)
 	assert.deepEqual(
 		countBy(answers, (a) => `${a.client} at ${a.node}`),
@@ -103,7 +113,7 @@ test('policy Local: only nodes with an endpoint, and the pod sees the client', o
 
 test('session affinity: a client has one node, and so one pod', options, async () => {
 	const ip = await balanced(lab, 'sticky', { sessionAffinity: 'ClientIP' })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const answers = await askMany(lab, ip, 10)
 	assert.equal(Object.keys(countBy(answers, (a) => `${a.pod} ${a.client}`)).length, 1)
 	await remove('sticky')
@@ -111,7 +121,7 @@ test('session affinity: a client has one node, and so one pod', options, async (
 
 test('a node that is excluded gets no new connections and keeps those it has', options, async () => {
 	const ip = await balanced(lab, 'web', { externalTrafficPolicy: 'Local' })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const connections = await Promise.all([openEcho(lab, ip), openEcho(lab, ip)])
 	for (const c of connections) assert.equal(await c.echo('before\n'), 'before\n')
 	await exclude('node-1', '')
@@ -151,7 +161,7 @@ test('datagrams of one client go elsewhere at once when their node is taken out'
 
 test('layer 2: one node answers for the address, and gets its packets as they are', options, async () => {
 	const ip = await balanced(lab, 'announced', { loadBalancerClass: 'podwire.dev/l2', externalTrafficPolicy: 'Local' })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const { announced } = await lab.handle.client.agent.readBalancer!()
 	const [node] = new Set((await askMany(lab, ip, 10)).map((a) => `${a.node} ${a.client}`))
 	assert.equal(node, `${(announced as Record<string, string>)[ip]} ${outside}`)
@@ -162,7 +172,7 @@ test('layer 2: one node answers for the address, and gets its packets as they ar
 
 test('without node ports a node gets the packets as they are', options, async () => {
 	const ip = await balanced(lab, 'direct', { allocateLoadBalancerNodePorts: false })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const service = await lab.client.get(services, 'default/direct')
 	assert.equal(service.spec?.ports?.[0]?.nodePort, undefined)
 	await askMany(lab, ip, 5)
@@ -222,7 +232,7 @@ for (const [how, more] of [
 
 test('ipMode Proxy: a node meets the load balancer itself', options, async () => {
 	const ip = await balanced(lab, 'proxy', {}, { 'podwire.dev/ip-mode': 'Proxy' })
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const { answer } = await ask(lab, ip, { from: { node: 'node-3' } })
 	assert.match(answer?.client ?? '', /^172\.18\.0\./)
 	await remove('proxy')
@@ -230,7 +240,7 @@ test('ipMode Proxy: a node meets the load balancer itself', options, async () =>
 
 test('what somebody else takes away is put back', options, async () => {
 	const ip = await balanced(lab, 'web', {})
-	await askUntil(lab, ip, 5)
+	await inForce(lab, ip)
 	const router = `${lab.paths.namespaces}/underlay`
 	const deleted = spawnSync('nsenter', [`--net=${router}`, 'nft', 'delete', 'table', 'ip', 'podwire-balancer'])
 	assert.equal(deleted.status, 0, deleted.stderr.toString())
@@ -242,8 +252,8 @@ test('what somebody else takes away is put back', options, async () => {
 test('a daemon that was killed leaves the load balancers working, and takes up where it stopped', options, async () => {
 	const ip = await balanced(lab, 'web', {})
 	const announced = await balanced(lab, 'announced', { loadBalancerClass: 'podwire.dev/l2' })
-	await askUntil(lab, ip, 5)
-	await askUntil(lab, announced, 5)
+	await inForce(lab, ip)
+	await inForce(lab, announced)
 	const { daemon } = readRecord(lab.paths)!
 	signalProcess(daemon, 'SIGKILL')
 	assert.deepEqual(await waitForEnd([daemon], 5000), [])
@@ -264,8 +274,8 @@ test('a node dies: its connections go elsewhere within seconds, announced addres
 	const local = { externalTrafficPolicy: 'Local' } as const
 	const ip = await balanced(lab, 'web', local)
 	const announced = await balanced(lab, 'announced', { ...local, loadBalancerClass: 'podwire.dev/l2' })
-	await askUntil(lab, ip, 5)
-	await askUntil(lab, announced, 5)
+	await inForce(lab, ip)
+	await inForce(lab, announced)
 	const holder = async () => (await lab.handle.client.agent.readBalancer!()).announced[announced as never] as string
 	const node = await lab.until(holder)
 	const macOf = () =>
