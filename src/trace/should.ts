@@ -2,7 +2,7 @@
 
 import { type Origin, originText } from '../model/origin.ts'
 import { adviceText } from '../walk/explain.ts'
-import type { Hop, StepWithReason, Trace } from '../walk/trace.ts'
+import type { Hop, Step, StepWithReason, Trace } from '../walk/trace.ts'
 import type { Path, Point, Stage } from './witness.ts'
 
 /** The walk's traces as paths. */
@@ -146,9 +146,8 @@ function record(draft: (stage: Stage) => Draft, hop: Hop, step: StepWithReason, 
 					(o) => !step.because.some((b) => originText(b) === originText(o)),
 				)
 				d.because.push(...others)
-				const advice = adviceText(step.explanation)
-				if (advice.length > 0) d.advice = advice
 			}
+			adviseOn(d, step)
 			return
 		}
 		case 'route': {
@@ -193,8 +192,16 @@ function recordQuestion(d: Draft, step: StepWithReason): void {
 		d.result = 'drop'
 		d.text = `the name server is not reached: ${step.disposition}`
 	}
-	if (step.step === 'policy') d.details.push(`${step.direction} ${step.verdict} at pod ${step.pod}`)
+	if (step.step === 'policy') {
+		d.details.push(`${step.direction} ${step.verdict} at pod ${step.pod}`)
+		if (step.verdict === 'deny') adviseOn(d, step)
+	}
 	d.details.push(...(step.note?.split('\n') ?? []))
+}
+
+function adviseOn(d: Draft, { explanation }: Extract<Step, { step: 'policy' }>): void {
+	const advice = explanation === undefined ? [] : adviceText(explanation)
+	if (advice.length > 0) d.advice = advice
 }
 
 function unknownStep(step: never, trace: Trace): never {
