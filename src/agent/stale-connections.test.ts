@@ -155,15 +155,44 @@ for (const row of [
 	})
 }
 
-test('an endpoint that only terminates keeps its clients while it is the last', () => {
-	const leaving = service(['10.244.1.1'])
-	const port = leaving.ports[0]!
-	const dying = {
-		...leaving,
-		ports: [{ ...port, endpoints: port.endpoints.map((e) => ({ ...e, ready: false, terminating: true })) }],
-	}
-	assert.equal(isStale(toOld, touchedFrontends(model(leaving), model(dying), 'node-1')), false)
-})
+/** The Service with endpoints `old` in this state, and one that is ready. */
+function draining(old: Partial<ServicePort['endpoints'][number]>, more: Partial<Service> = {}): NetworkModel {
+	const both = service(['10.244.1.1', '10.244.1.2'], more)
+	const port = both.ports[0]!
+	const [first, second] = port.endpoints
+	return model({ ...both, ports: [{ ...port, endpoints: [{ ...first!, ...old }, second!] }] })
+}
+
+for (const row of [
+	{
+		name: 'terminates and still serves',
+		after: draining({ ready: false, terminating: true }),
+		kept: true,
+	},
+	{
+		name: 'terminates and serves no more',
+		after: draining({ ready: false, serving: false, terminating: true }),
+		kept: false,
+	},
+	{
+		name: 'is not ready',
+		after: draining({ ready: false, serving: false }),
+		kept: false,
+	},
+	{
+		name: 'is on another node, and the policies are Local now',
+		after: draining({ node: 'node-2' }, { internalTrafficPolicy: 'Local', externalTrafficPolicy: 'Local' }),
+		kept: true,
+	},
+] as const) {
+	test(`a UDP client whose endpoint ${row.name} ${row.kept ? 'stays with it' : 'is sent elsewhere'}`, () => {
+		const touched = touchedFrontends(model(service(['10.244.1.1', '10.244.1.2'])), row.after, 'node-1')
+		assert.deepEqual(
+			[toOld, byNodePort, toNew].map((c) => isStale(c, touched)),
+			[!row.kept, !row.kept, false],
+		)
+	})
+}
 
 test('an empty model touches nothing', () => {
 	assert.equal(touchedFrontends(undefined, { ...empty, services: emptyTable() }, 'node-1').size, 0)

@@ -7,25 +7,26 @@ import { familyOf, type Ip } from '../base/ip.ts'
 import { diffTables, emptyTable } from '../base/table.ts'
 import { type Connection, deleteConnections, readConntrack } from '../linux/conntrack.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
-import { frontendsOf, nodePortIps, treat } from '../model/frontends.ts'
+import { frontendsOf, nodePortIps } from '../model/frontends.ts'
 import type { NetworkModel, NodeName, Service } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
 
 type Before = Pick<NetworkModel, 'services'> | undefined
 
-/** `address port` → `address port` of every endpoint that may serve there now; an empty set where nobody may. */
+/** `address port` → `address port` of every endpoint that serves there; an empty set where nobody does. */
 export type TouchedFrontends = ReadonlyMap<string, ReadonlySet<string>>
 
 /**
  * The UDP frontends of this node whose connections may be stale after a change of the model, each with the endpoints
- * that serve it now. Without `before` (the agent has just started) every frontend is one.
+ * that serve it. Without `before` (the agent has just started) every frontend is one.
+ *
+ * Which endpoints a new connection gets (policies, hints, whether they terminate) does not count: like a TCP connection
+ * an exchange goes on with its endpoint, also with one that drains, as long as that serves.
  */
 export function touchedFrontends(before: Before, model: NetworkModel, node: NodeName): TouchedFrontends {
 	const touched = new Map<string, Set<string>>()
 	const here = model.nodes.get(node)
-	const zone = here?.zone
 	const nodeIps = here === undefined ? [] : nodePortIps(model, here)
-	const where = { node, ...(zone === undefined ? {} : { zone }) }
 	const gone: Service[] = []
 	const now: Service[] = []
 	diffTables(before?.services ?? emptyTable<ObjectKey, Service>(), model.services, (_, a, b) => {
@@ -35,13 +36,10 @@ export function touchedFrontends(before: Before, model: NetworkModel, node: Node
 	const each = (service: Service, visit: (id: string, endpoints: () => Iterable<string>) => void) => {
 		for (const port of service.ports) {
 			if (port.protocol !== 'UDP') continue
+			const endpoints = function* () {
+				for (const e of port.endpoints) if (e.ready || e.serving) yield `${e.ip} ${e.port}`
+			}
 			for (const frontend of frontendsOf(service, port)) {
-				const endpoints = function* () {
-					for (const place of ['pod', 'node', 'outside'] as const) {
-						for (const e of treat(service, port, frontend, { ...where, place }).serving.endpoints)
-							yield `${e.ip} ${e.port}`
-					}
-				}
 				const ips = frontend.ip === undefined ? nodeIps.filter((ip) => familyOf(ip) === frontend.family) : [frontend.ip]
 				for (const ip of ips) visit(`${ip} ${frontend.port}`, endpoints)
 			}

@@ -240,6 +240,30 @@ export const changeCases = {
 		}
 	},
 
+	async 'UDP: a client stays with an endpoint that drains, until that serves no more'(world) {
+		const bring = async (leaving: {
+			readonly ready: boolean
+			readonly serving: boolean
+			readonly terminating: boolean
+		}) => {
+			const before = world.cluster.model
+			await world.bring([service({ name: 'udp', n: 47, endpoints: [{ at: 'p1b', ...leaving }, 'p2b'] })], () => {})
+			for (const node of world.cluster.nodes) forgetUdp(node, before, world.cluster.model!)
+		}
+		await world.bring([service({ name: 'udp', n: 47, endpoints: ['p1b'] })])
+		const talks = families.map((family) => talkUdp(world.cluster.netns('p1a'), at(47)(family), servicePort))
+		const answers = async () => (await Promise.all(talks.map((t) => t.ask()))).map((text) => text.split(' ')[0])
+		try {
+			assert.deepEqual(await answers(), ['p1b', 'p1b'])
+			await bring({ ready: false, serving: true, terminating: true })
+			assert.deepEqual(await answers(), ['p1b', 'p1b'])
+			await bring({ ready: false, serving: false, terminating: true })
+			assert.deepEqual(await answers(), ['p2b', 'p2b'])
+		} finally {
+			for (const talk of talks) talk.close()
+		}
+	},
+
 	async 'UDP: a client that asked before there was a Service reaches it after the flush'(world) {
 		await world.bring([])
 		const before = world.cluster.model

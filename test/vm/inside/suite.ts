@@ -23,6 +23,7 @@ const reasons: Readonly<Record<string, string | undefined>> = {
 		'the kernel keeps a client as long as any connection of it is remembered, two minutes after its end',
 	'an established connection outlives its endpoint, its Service and the next one of the address': server,
 	'UDP: a client whose endpoint left keeps it without the flush, and moves with it': server,
+	'UDP: a client stays with an endpoint that drains, until that serves no more': server,
 	'10,000 Services change while requests flow: no wrong endpoint': slow,
 	'leaves marks and tables of others alone':
 		'kube-proxy marks what is to be masqueraded with bit 0x4000 of the packet mark (the other bits stay)',
