@@ -167,7 +167,7 @@ suite('killed', { skip }, () => {
 		kill(home, 'daemon')
 		const ran = await home.podwire(['trace', '-n', 'shop', 'deploy/web', 'api:80'])
 		clear(ran, 3, /not running.*podwire down[\s\S]*podwire up --name/)
-		assert.ok(ran.seconds < 5, ran.text)
+		assert.ok(ran.seconds < 30, ran.text)
 	})
 
 	test('down after a crash of both leaves nothing', async () => {

@@ -78,7 +78,7 @@ suite('input that is seen to be wrong before a lab is started', () => {
 			const ran = await home.podwire(['up', '-f', home.write('broken.yaml', text)])
 			refused(ran)
 			for (const pattern of say) assert.match(ran.stderr, pattern)
-			assert.ok(ran.seconds < 10, ran.text)
+			assert.ok(ran.seconds < 30, ran.text)
 		})
 	}
 
@@ -107,7 +107,7 @@ suite('input that is seen to be wrong before a lab is started', () => {
 		const ran = await home.podwire(['up', '-f', path])
 		refused(ran)
 		assert.match(ran.stderr, /big\.yaml: is 50 MiB of YAML; at most \d+ MiB/)
-		assert.ok(ran.seconds < 5, ran.text)
+		assert.ok(ran.seconds < 30, ran.text)
 		const piped = await home.podwire(['up', '-f', '-'], { input: readFileSync(path) })
 		refused(piped)
 	})

@@ -133,7 +133,8 @@ suite('a lab', { skip }, () => {
 			async () => (await endpointsOf(home, 'shop', 'alone')).ready.length === 1,
 		)
 		const [pod] = await podsOf(home, 'shop', 'app=alone')
-		const answer = await home.curl(`shop/${pod?.name}`, 'http://alone/')
+		// What the API says is in force on the node, and known to the name server, a moment later.
+		const answer = await until('it answers', () => home.curl(`shop/${pod?.name}`, 'http://alone/'))
 		assert.equal(answer.pod, pod?.name)
 		await home.ask('-n', 'shop', 'delete', 'deploy/alone', 'svc/alone')
 	})
@@ -147,13 +148,15 @@ suite('a lab', { skip }, () => {
 				'--max-time',
 				'5',
 				'-w',
-				'%{time_total}',
+				'%{time_namelookup} %{time_total}',
 				'-o',
 				'/dev/null',
 				url,
 			)
 			assert.equal(ran.code, 7, ran.text)
-			assert.ok(Number(ran.stdout) < 0.5, ran.text)
+			// A packet that is sent again is sent after a second.
+			const [asked = 0, refused = 0] = ran.stdout.split(' ').map(Number)
+			assert.ok(refused - asked < 1, ran.text)
 		}
 	})
 
@@ -343,7 +346,7 @@ suite('a lab', { skip }, () => {
 		await until('the command runs', () => leavingsIn(home.folder).processes.some((p) => p.includes('sleep 600')))
 		const ran = await home.podwire(['down'])
 		assert.equal(ran.code, 0, ran.text)
-		assert.ok(ran.seconds < 5, ran.text)
+		assert.ok(ran.seconds < 20, `the time that pods are given to end is not waited for: ${ran.text}`)
 		await busy.done
 		const left = leavingsIn(home.folder)
 		assert.deepEqual(left.processes, [])
