@@ -4,7 +4,7 @@
 import { isFailure, messageOf } from '../../base/failure.ts'
 import type { StatusCause } from '../../kube/objects/meta.ts'
 import { isObject, type JsonObject, sameJson } from '../../kube/schema/json.ts'
-import { serviceNameFaults, subdomainFaults } from '../validate/names.ts'
+import { label1035Faults, subdomainFaults } from '../validate/names.ts'
 import { Report } from '../validate/report.ts'
 import { checkSchemaOf } from './check-schema.ts'
 import { reviewVersions } from './convert.ts'
@@ -82,7 +82,7 @@ function checkNames({ spec }: Definition, report: Report): void {
 	for (const field of ['plural', 'singular'] as const) {
 		const value = names[field] ?? ''
 		if (value === '') report.required(`spec.names.${field}`)
-		else report.invalidFor(`spec.names.${field}`, value, serviceNameFaults(value))
+		else report.invalidFor(`spec.names.${field}`, value, label1035Faults(value))
 	}
 	for (const field of ['kind', 'listKind'] as const) {
 		const value = names[field] ?? ''
@@ -91,14 +91,14 @@ function checkNames({ spec }: Definition, report: Report): void {
 			report.invalidFor(
 				`spec.names.${field}`,
 				value,
-				serviceNameFaults(value.toLowerCase()).map((why) => `may have mixed case, but should otherwise match: ${why}`),
+				label1035Faults(value.toLowerCase()).map((why) => `may have mixed case, but should otherwise match: ${why}`),
 			)
 	}
 	if (names.kind !== undefined && names.kind !== '' && names.kind === names.listKind)
 		report.invalid('spec.names.listKind', names.listKind, 'kind and listKind may not be the same')
 	for (const field of ['shortNames', 'categories'] as const)
 		for (const [i, value] of (names[field] ?? []).entries())
-			report.invalidFor(`spec.names.${field}[${i}]`, value, serviceNameFaults(value))
+			report.invalidFor(`spec.names.${field}[${i}]`, value, label1035Faults(value))
 }
 
 function checkConversion(conversion: Definition['spec']['conversion'], report: Report): void {
@@ -154,7 +154,7 @@ function checkVersions(versions: readonly Version[], before: readonly Version[] 
 	for (const [i, version] of versions.entries()) {
 		const at = `spec.versions[${i}]`
 		const { name } = version
-		report.invalidFor(`${at}.name`, name, serviceNameFaults(name ?? ''))
+		report.invalidFor(`${at}.name`, name, label1035Faults(name ?? ''))
 		if (versions.findIndex((other) => other.name === name) !== i)
 			report.invalid(`${at}.name`, name, 'must contain unique version names')
 		if (version.deprecationWarning !== undefined && version.deprecated !== true)

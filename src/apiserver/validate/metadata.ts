@@ -2,14 +2,7 @@
 
 import type { JsonObject } from '../../kube/schema/json.ts'
 import { isObject } from '../../kube/schema/json.ts'
-import {
-	labelFaults,
-	labelValueFaults,
-	pathSegmentFaults,
-	qualifiedNameFaults,
-	serviceNameFaults,
-	subdomainFaults,
-} from './names.ts'
+import { labelFaults, labelValueFaults, pathSegmentFaults, qualifiedNameFaults, subdomainFaults } from './names.ts'
 import { isSet, objectAt, objectsAt, type Report, textAt, textsAt } from './report.ts'
 
 /** Of all keys and values of an object's annotations together. */
@@ -17,7 +10,8 @@ export const mostAnnotationBytes = 256 * 1024
 
 /** What may be a name, by `group/Kind`; all others are subdomains. */
 const nameRules: Readonly<Record<string, (value: string) => string[]>> = {
-	'/Service': serviceNameFaults,
+	// May begin with a digit (KEP-5311).
+	'/Service': labelFaults,
 	'/Namespace': labelFaults,
 	'rbac.authorization.k8s.io/Role': pathSegmentFaults,
 	'rbac.authorization.k8s.io/ClusterRole': pathSegmentFaults,

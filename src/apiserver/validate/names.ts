@@ -31,8 +31,8 @@ export function subdomainFaults(value: string): string[] {
 	]
 }
 
-/** An RFC 1035 label: a Service's name. */
-export function serviceNameFaults(value: string): string[] {
+/** An RFC 1035 label: it begins with a letter. */
+export function label1035Faults(value: string): string[] {
 	return [
 		...longerThan(value, 63),
 		...(/^[a-z]([-a-z0-9]*[a-z0-9])?$/.test(value)

@@ -4,15 +4,7 @@
 import { cidrContains, cidrLength, tryParseCidr, tryParseIp } from '../../base/ip.ts'
 import { type JsonObject, sameJson } from '../../kube/schema/json.ts'
 import { checkSelector } from './metadata.ts'
-import {
-	cidrFaults,
-	ipFaults,
-	labelFaults,
-	labelValueFaults,
-	qualifiedNameFaults,
-	serviceNameFaults,
-	subdomainFaults,
-} from './names.ts'
+import { cidrFaults, ipFaults, labelFaults, labelValueFaults, qualifiedNameFaults, subdomainFaults } from './names.ts'
 import { isSet, objectAt, objectsAt, type Report, textAt, textsAt } from './report.ts'
 import { checkPortOrName, protocols, specialIpFaults } from './service.ts'
 
@@ -263,7 +255,7 @@ function checkBackend(backend: JsonObject, at: string, report: Report): void {
 	}
 	const name = textAt(service, 'name')
 	if (name === '') report.required(`${at}.service.name`)
-	else report.invalidFor(`${at}.service.name`, name, serviceNameFaults(name))
+	else report.invalidFor(`${at}.service.name`, name, labelFaults(name))
 	const port = objectAt(service, 'port')
 	const portName = textAt(port, 'name')
 	const number = port.number

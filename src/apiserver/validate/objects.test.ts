@@ -100,9 +100,14 @@ const cases: [name: string, object: JsonObject, faults: (string | RegExp)[]][] =
 		[/may not be set to 'None' for NodePort services/],
 	],
 	[
-		'a Service name is an RFC 1035 label',
+		'a Service name is a label, and may begin with a digit',
 		make('Service', { metadata: { name: '1a' }, spec: { ports: [{ port: 1 }] } }),
-		[/^metadata\.name: Invalid value: "1a": must be a DNS-1035 label/],
+		[],
+	],
+	[
+		'a Service name has no dots',
+		make('Service', { metadata: { name: 'a.b' }, spec: { ports: [{ port: 1 }] } }),
+		[/^metadata\.name: Invalid value: "a\.b": must be a lowercase RFC 1123 label/],
 	],
 	[
 		'a policy for outside traffic of an inside Service',

@@ -27,6 +27,11 @@ function warningsOfService(service: JsonObject): readonly string[] {
 		if (textAt(spec, 'sessionAffinity') === 'ClientIP')
 			out.push('spec.SessionAffinity is ignored for headless services')
 	}
+	// KEP-5707, CVE-2020-8554.
+	if (!isExternal && textsAt(spec, 'externalIPs').length > 0)
+		out.push(
+			'spec.externalIPs is deprecated: whoever may write Services can take over any address with it; use type LoadBalancer instead',
+		)
 	if (isExternal && textsAt(spec, 'externalIPs').length > 0)
 		out.push('spec.externalIPs is ignored when spec.type is "ExternalName"')
 	if (!isExternal && isSet(spec.externalName))

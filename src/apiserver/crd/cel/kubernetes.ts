@@ -3,10 +3,10 @@
 
 import { parseQuantity, type Quantity } from '../../../kube/schema/quantity.ts'
 import {
+	label1035Faults,
 	labelFaults,
 	labelValueFaults,
 	qualifiedNameFaults,
-	serviceNameFaults,
 	subdomainFaults,
 } from '../../validate/names.ts'
 import { isFormat } from '../formats.ts'
@@ -93,11 +93,11 @@ const formats: Readonly<Record<string, FormatValue>> = Object.fromEntries(
 	Object.entries<(text: string) => readonly string[]>({
 		dns1123Label: labelFaults,
 		dns1123Subdomain: subdomainFaults,
-		dns1035Label: serviceNameFaults,
+		dns1035Label: label1035Faults,
 		qualifiedName: qualifiedNameFaults,
 		dns1123LabelPrefix: prefixOf(labelFaults),
 		dns1123SubdomainPrefix: prefixOf(subdomainFaults),
-		dns1035LabelPrefix: prefixOf(serviceNameFaults),
+		dns1035LabelPrefix: prefixOf(label1035Faults),
 		labelValue: labelValueFaults,
 		uri(text) {
 			const url = readUrl(text)
