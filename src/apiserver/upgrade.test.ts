@@ -1,9 +1,10 @@
 // exec and port-forward over WebSocket, as clients other than kubectl speak it too.
 
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, get, type IncomingMessage, type Server } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { WebSocket } from 'ws'
 import { createFakeKubelet } from '../../test/fixtures/kubelet.ts'
@@ -72,7 +73,7 @@ function connect(path: string, protocols: string[]) {
 async function refusal(path: string, protocols = ['v5.channel.k8s.io']): Promise<[number | undefined, Status]> {
 	const socket = new WebSocket(url(path), protocols)
 	socket.on('error', () => {})
-	const [, response] = (await once(socket, 'unexpected-response')) as [unknown, import('node:http').IncomingMessage]
+	const [, response] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage]
 	let body = ''
 	for await (const chunk of response) body += chunk
 	return [response.statusCode, JSON.parse(body) as Status]
@@ -173,6 +174,23 @@ describe('exec', () => {
 })
 
 describe('port-forward', () => {
+	test('a tunnel for SPDY is accepted by its name, which is no token', async () => {
+		const protocol = 'SPDY/3.1+portforward.k8s.io'
+		const request = get(url('p/portforward').replace('ws:', 'http:'), {
+			headers: {
+				connection: 'Upgrade',
+				upgrade: 'websocket',
+				'sec-websocket-key': randomBytes(16).toString('base64'),
+				'sec-websocket-version': '13',
+				'sec-websocket-protocol': protocol,
+			},
+		})
+		const [response, socket] = (await once(request, 'upgrade')) as [IncomingMessage, Socket]
+		assert.equal(response.statusCode, 101)
+		assert.equal(response.headers['sec-websocket-protocol'], protocol)
+		socket.destroy()
+	})
+
 	test('carries bytes to each port, and says which fails', async () => {
 		const c = connect('p/portforward?ports=8080&ports=1', ['v4.channel.k8s.io'])
 		await c.opened

@@ -41,6 +41,8 @@ export async function acceptWebSocket<P extends string>(
 		throw badRequest(`unable to upgrade: none of the protocols ${JSON.stringify(offered)} is one of ${ours.join(', ')}`)
 	}
 	const { WebSocketServer } = await import('ws')
+	// A tunnel for SPDY is named with a slash, which RFC 6455 does not allow and ws refuses: it is shown a name without.
+	request.incoming.headers['sec-websocket-protocol'] = 'chosen'
 	const accepting = new WebSocketServer({
 		noServer: true,
 		clientTracking: false,
