@@ -16,7 +16,8 @@ import { NetlinkEncoder } from '../linux/netlink/encode.ts'
 import { NETLINK_ROUTE, NetlinkSocket } from '../linux/netlink/socket.ts'
 import { inNetnsAt } from '../linux/netns.ts'
 import { type NftProgram, tableKey } from '../linux/nft/program.ts'
-import { addAddress, deleteAddress, readAddresses } from '../linux/route/addresses.ts'
+import { deleteAddress, readAddresses } from '../linux/route/addresses.ts'
+import { addServedAddress } from '../linux/route/dummy.ts'
 import { readLink } from '../linux/route/links.ts'
 import { electNode, servesExternally, takesPart, wayOf } from '../model/load-balancer.ts'
 import type { NetworkModel, Node, NodeName, Service } from '../model/network.ts'
@@ -122,7 +123,8 @@ export function createExternal(options: {
 				index === routerIndex && prefixLength === cidrLength(hostCidr(ip)) ? [ip] : [],
 			),
 		)
-		for (const ip of wanted) if (!have.has(ip)) addAddress(encoder, routerIndex, ip, cidrLength(hostCidr(ip)))
+		// Nor does the router speak from one: a node would answer its health probes to the load balancer.
+		for (const ip of wanted) if (!have.has(ip)) addServedAddress(encoder, routerIndex, ip)
 		if (encoder.length > 0) router.request(encoder)
 		await plane.bring(program)
 		inForce = program

@@ -418,6 +418,9 @@ suite('a lab of IPv6 alone', options, () => {
 			async () => (await lab.client.get(services, 'default/lb')).status?.loadBalancer?.ingress?.[0]?.ip,
 		)
 		await inForce(lab, balancer)
+		// Its health probes come from the router's own address: to the load balancer's a node would answer itself.
+		const words = [`--net=${lab.paths.namespaces}/underlay`, 'ip', '-6', 'route', 'get', nodeIps(2)[6]]
+		assert.match(spawnSync('nsenter', words, { encoding: 'utf8' }).stdout, / src fd00:172:18::1 /)
 		const balanced = await answersOf(lab, balancer, asOutside, { pods: 2, clients: 2 })
 		assert.deepEqual(balanced, { pods: ['web-1', 'web-2'], clients: [nodeIps(1)[6], nodeIps(2)[6]] })
 		const probe = {
