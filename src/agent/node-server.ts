@@ -5,7 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Clock } from '../base/clock.ts'
 import { isFailure, messageOf } from '../base/failure.ts'
-import { type Ip, parseIp } from '../base/ip.ts'
+import { familyOf, type Ip, parseIp } from '../base/ip.ts'
 import { diffTables, emptyTable, type Table } from '../base/table.ts'
 import { bindTcp } from '../linux/listen.ts'
 import { servingEndpoints } from '../model/endpoints.ts'
@@ -188,15 +188,19 @@ export function createNodeServer(options: {
 /** Services whose Local policy serves nobody here, though somebody serves elsewhere (kube-proxy's meaning of the figure). */
 function countNoLocal(model: NetworkModel, node: NodeName, metrics: NodeMetrics): void {
 	const zone = model.nodes.get(node)?.zone
-	const where = { node, ...(zone === undefined ? {} : { zone }) }
-	for (const traffic of ['internal', 'external'] as const) {
-		let count = 0
-		for (const service of model.services.values()) {
-			const policy = traffic === 'internal' ? service.internalTrafficPolicy : service.externalTrafficPolicy
-			if (policy !== 'Local' || (traffic === 'external' && !isExternal(service))) continue
-			if (service.ports.some((port) => servingEndpoints(service, port, { ...where, traffic }).none === 'drop')) count++
+	const families = ([4, 6] as const).filter((f) => model.config.serviceCidrs.some((cidr) => familyOf(cidr) === f))
+	for (const family of families) {
+		const where = { node, family, ...(zone === undefined ? {} : { zone }) }
+		for (const traffic of ['internal', 'external'] as const) {
+			let count = 0
+			for (const service of model.services.values()) {
+				const policy = traffic === 'internal' ? service.internalTrafficPolicy : service.externalTrafficPolicy
+				if (policy !== 'Local' || (traffic === 'external' && !isExternal(service))) continue
+				if (service.ports.some((port) => servingEndpoints(service, port, { ...where, traffic }).none === 'drop'))
+					count++
+			}
+			metrics.noLocalEndpoints(traffic, family, count)
 		}
-		metrics.noLocalEndpoints(traffic, count)
 	}
 }
 

@@ -2,6 +2,7 @@
 // wiring, so that a Service never leads to a pod that is not wired.
 
 import type { Clock } from '../base/clock.ts'
+import { familyOf, type IpFamily } from '../base/ip.ts'
 import { diffTables, emptyTable } from '../base/table.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { changedPorts, isLeftBehind } from '../dataplane/hostports/flush.ts'
@@ -131,6 +132,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 
 	async function bringServices(model: NetworkModel): Promise<void> {
 		const begun = performance.now()
+		metrics.setFamilies(familiesOf(model))
 		try {
 			await services.bring(model)
 			metrics.synced((performance.now() - begun) / 1000, true)
@@ -142,7 +144,9 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		carried = model
 		if (touched.size > 0) {
 			conntrack ??= inNetnsAt(netns, openConntrack)
-			forgetStale(conntrack, touched)
+			const from = performance.now()
+			const forgotten = forgetStale(conntrack, touched)
+			metrics.reconciled(forgotten, (performance.now() - from) / 1000)
 		}
 		if (cleaning) {
 			cleaning = false
@@ -225,6 +229,11 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 /** What only waits to be forgotten holds nobody. */
 function isAlive({ state }: Connection): boolean {
 	return state !== 'TIME_WAIT' && state !== 'CLOSE'
+}
+
+/** The families in which the node has Services. */
+function familiesOf({ config }: NetworkModel): readonly IpFamily[] {
+	return ([4, 6] as const).filter((family) => config.serviceCidrs.some((cidr) => familyOf(cidr) === family))
 }
 
 function leavingOf(before: NodeAttachments, want: NodeAttachments): Attachment[] {

@@ -3,7 +3,7 @@
 // Services whose endpoints change are compared with what may serve now (kube-proxy does the same, KEP-3866).
 // TCP is left alone: its connections end, and those that are being closed in good order may do so.
 
-import { familyOf, type Ip } from '../base/ip.ts'
+import { familyOf, type Ip, type IpFamily } from '../base/ip.ts'
 import { diffTables, emptyTable } from '../base/table.ts'
 import { type Connection, deleteConnections, readConntrack } from '../linux/conntrack.ts'
 import type { NetlinkSocket } from '../linux/netlink/socket.ts'
@@ -69,13 +69,16 @@ export function isStale(connection: Connection, touched: TouchedFrontends): bool
 	return translated ? !serving.has(`${reply.source} ${reply.sourcePort}`) : serving.size > 0
 }
 
-/** Deletes the stale entries among `touched`; how many. One dump of the namespace's UDP entries a family, whatever changed. */
-export function forgetStale(socket: NetlinkSocket, touched: TouchedFrontends): number {
-	let forgotten = 0
+/**
+ * Deletes the stale entries among `touched`; how many, by family. One dump of the namespace's UDP entries a family,
+ * whatever changed.
+ */
+export function forgetStale(socket: NetlinkSocket, touched: TouchedFrontends): ReadonlyMap<IpFamily, number> {
+	const forgotten = new Map<IpFamily, number>()
 	const families = new Set([...touched.keys()].map((id) => familyOf(id.slice(0, id.indexOf(' ')) as Ip)))
 	for (const family of families) {
 		const stale = readConntrack(socket, { original: { protocol: 'UDP' } }, family).filter((c) => isStale(c, touched))
-		if (stale.length > 0) forgotten += deleteConnections(socket, stale)
+		forgotten.set(family, stale.length === 0 ? 0 : deleteConnections(socket, stale))
 	}
 	return forgotten
 }

@@ -8,6 +8,7 @@ import type { Clock } from '../base/clock.ts'
 import { tryParseCidr } from '../base/ip.ts'
 import { type AddressPool, type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
+import { observed } from '../kube/observed.ts'
 import type { Transport } from '../kube/transport.ts'
 import { createAddons } from './addons.ts'
 import type { LabConfig } from './config.ts'
@@ -89,8 +90,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		...(options.caCertificate === undefined ? {} : { caCertificate: options.caCertificate }),
 		onFailure: (failure) => onFailure(describe(failure), failure.error),
 	})
+	// What the agents ask is one of their figures; they share the view.
+	const asking = observed(options.transport, (request) => {
+		for (const { metrics } of options.planes?.values() ?? []) metrics?.requested(request)
+	})
 	const view = createClusterView({
-		client,
+		client: createKubeClient(asking, { fieldManager: 'podwire', userAgent: 'podwire' }),
 		clock,
 		tables: options.tables ?? dataplaneTables,
 		config,

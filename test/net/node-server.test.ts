@@ -187,18 +187,25 @@ suite('a node answers about its Services', { skip: reasonToSkip() }, () => {
 		metrics.queued({ services: 2, endpoints: 3 })
 		metrics.synced(0.004, true)
 		metrics.programmed(0.02)
+		metrics.reconciled(new Map([[4, 2]]), 0.001)
+		metrics.requested({ method: 'GET', code: '200', host: 'api:6443', seconds: 0.02 })
 		server.update(modelOf([balanced('away', undefined, 'node-2')]))
 		const { status, text } = await ask(10249, '/metrics')
 		assert.equal(status, 200)
 		for (const line of [
-			'kubeproxy_sync_proxy_rules_duration_seconds_count 1',
-			'kubeproxy_network_programming_duration_seconds_bucket{le="0.025"} 1',
-			'kubeproxy_sync_proxy_rules_service_changes_total 2',
-			'kubeproxy_sync_proxy_rules_endpoint_changes_total 3',
-			'kubeproxy_sync_proxy_rules_endpoint_changes_pending 0',
-			'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 1',
-			'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 0',
-			'kubeproxy_sync_proxy_rules_nftables_sync_failures_total 0',
+			'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1',
+			'kubeproxy_network_programming_duration_seconds_bucket{le="0.025",ip_family="IPv4"} 1',
+			'kubeproxy_sync_proxy_rules_service_changes_total{ip_family="IPv4"} 2',
+			'kubeproxy_sync_proxy_rules_endpoint_changes_total{ip_family="IPv4"} 3',
+			'kubeproxy_sync_proxy_rules_endpoint_changes_pending{ip_family="IPv4"} 0',
+			'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external",ip_family="IPv4"} 1',
+			'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal",ip_family="IPv4"} 0',
+			'kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"} 0',
+			'kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"} 0',
+			'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 2',
+			'kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv4"} 1',
+			'rest_client_requests_total{code="200",method="GET",host="api:6443"} 1',
+			'rest_client_request_duration_seconds_count{verb="GET",host="api:6443"} 1',
 			'proxy_livez_total{code="200"} 1',
 		])
 			assert.ok(text.split('\n').includes(line), `${line}\n${text}`)
