@@ -2,11 +2,14 @@
 
 import type { NodeAgentApi } from '../agent/protocol.ts'
 import { isFailure } from '../base/failure.ts'
+import type { Ip } from '../base/ip.ts'
+import { tableOf } from '../base/table.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { namespaces } from '../kube/kinds.ts'
 import type { KubeObject } from '../kube/objects/meta.ts'
 import { resourceOf } from '../kube/resources.ts'
 import { type PolicyProfile, policyProfiles } from '../model/policy-profile.ts'
+import type { ResolvedNames } from '../model/resolved-names.ts'
 import { type ClusterConfig, isStateKind, type ObjectSource, stateKinds } from '../model/state.ts'
 import { applyItems, type Ignored, type Item, sourcesOf } from './apply.ts'
 import { CommandError, exit } from './exit.ts'
@@ -23,6 +26,8 @@ export interface Cluster {
 	readonly objects?: readonly KubeObject[]
 	/** How it reads what the API of policies leaves open; undefined: nobody knows. */
 	readonly policyProfile?: PolicyProfile
+	/** What its DNS servers answered of names outside, and still holds; undefined: nobody can tell. */
+	readonly resolvedNames?: ResolvedNames
 	/** The nodes' agents, or why there are none. */
 	readonly agent: NodeAgentApi | { readonly absent: string }
 	close(): Promise<void>
@@ -112,6 +117,7 @@ async function openLab(options: ClusterOptions): Promise<Cluster> {
 		config: clusterConfigOf(lab.ipFamily, lab.network),
 		policyProfile: policyProfiles[lab.policies.profile],
 		sources: await client.getSources(),
+		resolvedNames: tableOf((await client.answeredNames()).map(({ name, addresses }) => [name, ipsOf(addresses)])),
 		agent:
 			lab.dataplane === 'kernel'
 				? client.agent
@@ -120,6 +126,10 @@ async function openLab(options: ClusterOptions): Promise<Cluster> {
 					},
 		async close() {},
 	}
+}
+
+function ipsOf(addresses: readonly { readonly ip: Ip }[]): readonly Ip[] {
+	return addresses.map(({ ip }) => ip).sort()
 }
 
 async function openKubeconfig(options: ClusterOptions): Promise<Cluster> {

@@ -42,6 +42,7 @@ export async function trace(options: TraceOptions, args: readonly string[]): Pro
 			...(cluster.config === undefined ? {} : { config: cluster.config }),
 			...(cluster.sources === undefined ? {} : { sources: cluster.sources }),
 			...(cluster.objects === undefined ? {} : { objects: cluster.objects }),
+			...(cluster.resolvedNames === undefined ? {} : { resolvedNames: cluster.resolvedNames }),
 		})
 		progress.done()
 		for (const text of missing) process.stderr.write(`podwire: not readable: ${text}\n`)

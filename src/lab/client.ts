@@ -5,6 +5,7 @@ import type { FlowMessage } from '../agent/flow-event.ts'
 import type { FlowQuery } from '../agent/flow-log.ts'
 import type { BalancerPrograms, NodeAgentApi, NodePrograms, ProbeResult } from '../agent/protocol.ts'
 import { Failure } from '../base/failure.ts'
+import type { AnsweredName } from '../dataplane/dns/answered.ts'
 import { type LinksProgramJson, linksFromJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import type { Transport } from '../kube/transport.ts'
@@ -42,6 +43,8 @@ export interface LabClient {
 	startNode(node: string): Promise<void>
 	/** Changes the data plane that carries Services, and how IPVS chooses. Throws Failure Unsupported with the reason. */
 	setServiceProxy(choice: ServiceProxyChoice, scheduler?: Scheduler): Promise<void>
+	/** What the cluster's DNS servers answered with addresses, and still holds. */
+	answeredNames(): Promise<readonly AnsweredName[]>
 	/** How policies are enforced from now on. Throws Failure Unavailable while the lab starts, or what a node refused. */
 	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab in good order; resolves when everything but the daemon's own process is gone. */
@@ -160,6 +163,7 @@ export function controlClient(name: string, socketPath: string): LabClient {
 		async setServiceProxy(mode, scheduler) {
 			await call('PUT', '/service-proxy', { mode, ...(scheduler === undefined ? {} : { scheduler }) })
 		},
+		answeredNames: async () => (await call('GET', '/names')) as readonly AnsweredName[],
 		async putPolicies(choice) {
 			await call('PUT', '/policies', choice)
 		},

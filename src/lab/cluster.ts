@@ -3,13 +3,16 @@
 
 import type { AttachmentStore } from '../agent/attachments.ts'
 import { type AgentEvents, type AgentLoop, createAgentLoop, type NodePlanes } from '../agent/loop.ts'
+import { createNameKeeper } from '../agent/name-keeper.ts'
 import { type ClusterView, createClusterView, dataplaneTables, type ViewTable } from '../agent/view.ts'
 import type { Clock } from '../base/clock.ts'
 import { tryParseCidr } from '../base/ip.ts'
 import { type AddressPool, type ControllerFailure, type Controllers, startControllers } from '../controllers/main.ts'
+import type { AnsweredName } from '../dataplane/dns/answered.ts'
 import { createKubeClient, type KubeClient } from '../kube/client.ts'
 import { observed } from '../kube/observed.ts'
 import type { Transport } from '../kube/transport.ts'
+import type { NetworkModel } from '../model/network.ts'
 import { createAddons } from './addons.ts'
 import type { LabConfig } from './config.ts'
 import { clusterConfigOf, type LabIpFamily, networksOf } from './ip-family.ts'
@@ -37,6 +40,10 @@ export interface ClusterOptions {
 	/** The nodes' data planes; undefined: paper. */
 	readonly planes?: ReadonlyMap<string, NodePlanes>
 	readonly agentEvents?: AgentEvents
+	/** What the DNS servers answered before, and still holds. */
+	readonly answeredNames?: readonly AnsweredName[]
+	/** Whether addresses of names stay while connections go to them. */
+	readonly keepUsedNames?: () => boolean
 	readonly netnsOfNode: (node: string) => string
 	readonly netnsOfPod: (uid: string) => string
 	/** Folder of the pods' files; undefined on paper. */
@@ -62,6 +69,8 @@ export interface Cluster {
 	readonly loop: AgentLoop | undefined
 	readonly network: PodNetwork
 	readonly kubelet: Kubelet
+	/** Takes in what pods are about to be answered; resolves when it is in force on the nodes, or they take too long. */
+	learnNames(names: readonly AnsweredName[]): Promise<void>
 	/** The node's kubelet falls silent, its pods run on. */
 	stopNode(name: string): void
 	/** Resolves when the node's kubelet has said that it is back. */
@@ -110,6 +119,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 					nodes: options.planes,
 					...(options.agentEvents === undefined ? {} : { events: options.agentEvents }),
 				})
+	const names = createNameKeeper({
+		clock,
+		publish: (resolved) => view.setResolvedNames(resolved),
+		inUse: (ips) => (options.keepUsedNames?.() === true ? (loop?.connectedTo(ips) ?? []) : []),
+	})
+	names.learn(options.answeredNames ?? [])
 	const network = createPodNetwork({
 		async podCidrsOf(node) {
 			const give = new AbortController()
@@ -180,6 +195,13 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		loop,
 		network,
 		kubelet,
+		async learnNames(learned) {
+			names.learn(learned)
+			const enough = new AbortController()
+			const cancel = clock.after(mostWaiting, () => enough.abort())
+			await loop?.waitApplied((model) => hasNames(model, learned), enough.signal).catch(() => {})
+			cancel()
+		},
 		stopNode(name) {
 			heartbeat?.pause(name)
 			kubelet.pause(name)
@@ -190,12 +212,23 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 		},
 		async stop() {
 			ending.abort()
+			names.stop()
 			heartbeat?.stop()
 			kubelet.stop()
 			if (loop === undefined) view.stop()
 			else await loop.stop()
 		},
 	}
+}
+
+/** Milliseconds that a pod's answer waits for the nodes. */
+const mostWaiting = 2_000
+
+function hasNames({ resolvedNames }: NetworkModel, names: readonly AnsweredName[]): boolean {
+	return names.every(({ name, addresses }) => {
+		const known = resolvedNames?.get(name) ?? []
+		return addresses.every(({ ip }) => known.includes(ip))
+	})
 }
 
 function describe({ controller, key, attempt }: ControllerFailure): string {

@@ -75,7 +75,7 @@ test('every fault is named with its line', async () => {
 		[
 			'apiVersion: podwire.dev/v1alpha1\nkind: Config\nimage: []\n',
 			[
-				'f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands, addressPools, networking, featureGates, enableAdmissionPlugins',
+				'f:3:1: unknown field "image"; known are apiVersion, kind, images, allowCommands, addressPools, dns, networking, featureGates, enableAdmissionPlugins',
 			],
 		],
 		[

@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs'
 import type { Node as YamlNode } from 'yaml'
 import { Failure } from '../base/failure.ts'
 import { type Cidr, cidrAddress, cidrContains, cidrLength, familyOf, tryParseCidr } from '../base/ip.ts'
+import type { OutsideNames } from '../dataplane/dns/outside.ts'
 import { balancerRanges } from './addresses.ts'
+import { readOutsideNames } from './config-dns.ts'
 import {
 	type NetworkChoice,
 	readAdmissionPlugins,
@@ -23,6 +25,8 @@ export interface LabConfig {
 	readonly allowCommands?: boolean
 	/** Where load balancers get their addresses, in the order they are tried. Absent: one of its own (ip-family.ts). */
 	readonly addressPools?: readonly AddressPoolRule[]
+	/** Names outside of the cluster. Absent: nobody knows any. */
+	readonly dns?: OutsideNames
 	/** Of the lab's network; only a lab that is made heeds it. */
 	readonly network?: NetworkChoice
 }
@@ -142,6 +146,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 	const images: ImageRule[] = []
 	let addressPools: AddressPoolRule[] | undefined
 	let allowCommands = false
+	let dns: OutsideNames | undefined
 	let network: NetworkChoice = {}
 	if (faults.length === 0 && document.contents !== null) {
 		const top = fields(document.contents, '', [
@@ -150,6 +155,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 			'images',
 			'allowCommands',
 			'addressPools',
+			'dns',
 			...networkFields,
 		])
 		for (const [name, want] of [
@@ -195,6 +201,12 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 			})
 		}
 		network = readNetwork(top)
+		const section = top.get('dns')
+		if (section !== undefined) {
+			const items = (node: unknown) => (isSeq(node) ? node.items : undefined)
+			const value = (node: unknown) => (isScalar(node) ? node.value : undefined)
+			dns = readOutsideNames(section, { fields, items, value, fault })
+		}
 		const list = top.get('images')
 		if (list !== undefined && !isSeq(list)) fault(list, 'images must be a list')
 		for (const [i, item] of (isSeq(list) ? list.items : []).entries()) {
@@ -227,6 +239,7 @@ export async function parseConfig(text: string, file: string): Promise<LabConfig
 		images,
 		...(allowCommands ? { allowCommands } : {}),
 		...(addressPools === undefined ? {} : { addressPools }),
+		...(dns === undefined ? {} : { dns }),
 		...(Object.keys(network).length === 0 ? {} : { network }),
 	}
 }

@@ -9,6 +9,7 @@ import type { NodeAgentApi, ProbeRequest } from '../agent/protocol.ts'
 import { answerRequest, answerUpgrade } from '../apiserver/listen.ts'
 import { type ApiServer, admin } from '../apiserver/server.ts'
 import { isFailure, messageOf } from '../base/failure.ts'
+import type { AnsweredName } from '../dataplane/dns/answered.ts'
 import { linksToJson } from '../dataplane/links/program.ts'
 import type { OwnContext } from '../kube/kubeconfig.ts'
 import type { Scheduler } from '../linux/ipvs/ipvs.ts'
@@ -44,6 +45,8 @@ export interface ControlHandlers {
 	setNode(name: string, running: boolean): Promise<void>
 	/** Changes the data plane that carries Services, on every node. Throws Failure Unsupported, Unavailable. */
 	setServiceProxy(choice: ServiceProxyChoice, scheduler?: Scheduler): Promise<void>
+	/** What the cluster's DNS servers answered with addresses, and still holds; none on paper. */
+	answeredNames(): Promise<readonly AnsweredName[]>
 	/** Enforces policies in another way, on every node; what is absent stays. Throws Failure CannotWrite, or what a node refused. */
 	putPolicies(choice: PolicyChoice): Promise<void>
 	/** Ends the lab; answers when all of it is gone but the daemon itself. */
@@ -131,6 +134,8 @@ async function serve(message: IncomingMessage, response: ServerResponse, handler
 			await handlers.setServiceProxy(mode, scheduler)
 			return sendJson(response, 200, {})
 		}
+		case 'GET /names':
+			return sendJson(response, 200, await handlers.answeredNames())
 		case 'PUT /policies':
 			await handlers.putPolicies((await readJson(message)) as PolicyChoice)
 			return sendJson(response, 200, {})

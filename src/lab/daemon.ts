@@ -11,6 +11,7 @@ import type { KubeletApi } from '../apiserver/kubelet.ts'
 import { systemClock } from '../base/clock.ts'
 import { Failure, messageOf } from '../base/failure.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import { noOutsideNames } from '../dataplane/dns/outside.ts'
 import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { LabApi } from './api.ts'
 import { type Cluster, startCluster } from './cluster.ts'
@@ -92,6 +93,7 @@ export async function runDaemon(
 		},
 		putConfig(next) {
 			config = next
+			kernel?.setOutsideNames(next.dns ?? noOutsideNames)
 		},
 		async repair() {
 			await cluster?.loop?.repair()
@@ -126,6 +128,7 @@ export async function runDaemon(
 			events.progress(`node ${name} is ${running ? 'started' : 'stopped'}`)
 		},
 		setServiceProxy: (choice, asked) => setServiceProxy(choice, asked),
+		answeredNames: async () => (await kernel?.answeredNames()) ?? [],
 		async putPolicies(choice) {
 			policies = settlePolicySettings(paths, choice)
 			await cluster?.loop?.bringAgain()
@@ -270,6 +273,7 @@ export async function runDaemon(
 					replaced,
 					proxy,
 					policies: () => policyModeOf(policies),
+					onNames: async (names) => cluster?.learnNames(names),
 					scheduler: () => scheduler,
 					say: (text) => events.progress(text),
 				})
@@ -285,6 +289,12 @@ export async function runDaemon(
 		events.progress(`the API server answers on https://127.0.0.1:${api.port}`)
 		await kernel?.listen(api)
 		record(kernel?.runtime.client.pid)
+		kernel?.setOutsideNames(config.dns ?? noOutsideNames)
+		// Nodes still hold them; the first pass must not take them away.
+		const answeredNames = await (kernel?.answeredNames() ?? Promise.resolve([])).catch((e) => {
+			onFailure('DNS', e)
+			return []
+		})
 		const runtime: PodRuntime = kernel?.runtime ?? createPaperRuntime(clock)
 		cluster = await startCluster({
 			transport: api.server.transport,
@@ -298,6 +308,8 @@ export async function runDaemon(
 			config: () => config,
 			caCertificate: api.caCertificate,
 			...(kernel === undefined ? {} : { planes: kernel.planes }),
+			answeredNames,
+			keepUsedNames: () => policyModeOf(policies).cutEstablished,
 			agentEvents: {
 				failed(node, e) {
 					trouble.set(`node ${node}`, `node "${node}": ${messageOf(e)}`)

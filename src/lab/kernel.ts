@@ -10,6 +10,8 @@ import type { NodeAgentApi } from '../agent/protocol.ts'
 import { systemClock } from '../base/clock.ts'
 import { familyOf } from '../base/ip.ts'
 import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
+import type { AnsweredName } from '../dataplane/dns/answered.ts'
+import { noOutsideNames, type OutsideNames } from '../dataplane/dns/outside.ts'
 import type { DnsProgram } from '../dataplane/dns/program.ts'
 import type { Scheduler } from '../linux/ipvs/ipvs.ts'
 import type { NetworkModel } from '../model/network.ts'
@@ -34,6 +36,10 @@ export interface LabKernel {
 	listen(api: LabApi): Promise<void>
 	/** Brings the underlay's routes and the DNS servers' names to a model that is in force. */
 	applied(model: NetworkModel): void
+	/** What the DNS servers answer of names outside of the cluster, from now on. */
+	setOutsideNames(names: OutsideNames): void
+	/** What the DNS servers answered with addresses, and still holds. */
+	answeredNames(): Promise<readonly AnsweredName[]>
 	/** What the nodes remember of their flows, then (follow) what comes. */
 	flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowMessage>
 	/** Ends the workloads and unbinds every namespace. */
@@ -52,6 +58,8 @@ export async function startKernel(options: {
 	/** How IPVS chooses; asked, as the next one, whenever the nodes are brought to a model. */
 	readonly scheduler: () => Scheduler
 	readonly policies: () => PolicyMode
+	/** A pod is about to be answered with addresses of names that policies mean; resolves when the nodes know. */
+	readonly onNames: (names: readonly AnsweredName[]) => Promise<void>
 	readonly say: (text: string) => void
 }): Promise<LabKernel> {
 	const { paths, nodes, networks, onFailure, replaced, proxy, say } = options
@@ -101,16 +109,46 @@ export async function startKernel(options: {
 		await connecting,
 		() => startWorkloads(paths),
 		(e) => onFailure('workloads', e),
+		(names, known) =>
+			options
+				.onNames(names)
+				.then(known)
+				.catch((e) => onFailure('DNS', e)),
 	)
 	/** What the DNS servers of the present workloads process were last told. */
 	let told: DnsProgram | undefined
 	let wanted: DnsProgram | undefined
+	let outside = noOutsideNames
+	/** The names that policies mean, and those the servers were told to watch. */
+	let meant: readonly string[] = []
+	let watched: string | undefined
 	runtime.onChange((uid) => {
 		if (uid !== undefined) return
 		replaced()
 		told = undefined
+		watched = undefined
 		tellDns()
+		tellOutside()
+		watchNames()
 	})
+
+	function tellOutside(): void {
+		runtime.client.call('outsideNames', outside).catch((e) => onFailure('DNS', e))
+	}
+
+	/** Those that were asked for before a policy meant them are known at once. */
+	function watchNames(): void {
+		const text = JSON.stringify(meant)
+		if (text === watched) return
+		watched = text
+		runtime.client
+			.call('watchNames', meant)
+			.then((known) => options.onNames(known))
+			.catch((e) => {
+				watched = undefined
+				onFailure('DNS', e)
+			})
+	}
 
 	function tellDns(): void {
 		if (wanted === undefined) return
@@ -135,6 +173,11 @@ export async function startKernel(options: {
 			const readers = [...planes.values()].flatMap((p) => p.flows ?? [])
 			yield* observeFlows(readers, query, systemClock, signal)
 		},
+		setOutsideNames(names) {
+			outside = names
+			tellOutside()
+		},
+		answeredNames: () => runtime.client.call('answeredNames', null),
 		applied(model) {
 			for (const node of model.nodes.values()) {
 				for (const cidr of node.podCidrs) {
@@ -145,6 +188,8 @@ export async function startKernel(options: {
 			external.applied(model)
 			wanted = dns.compileDns(model, wanted)
 			if (wanted !== told) tellDns()
+			meant = namesOfPolicies(model)
+			watchNames()
 		},
 		async remove() {
 			runtime.stopWatching()
@@ -155,6 +200,15 @@ export async function startKernel(options: {
 			for (const entry of readdirSync(paths.namespaces)) deleteNetns(join(paths.namespaces, entry))
 		},
 	}
+}
+
+/** The names of domains in all policies, sorted. */
+function namesOfPolicies({ tieredPolicies }: NetworkModel): readonly string[] {
+	const names = new Set<string>()
+	for (const { egress } of tieredPolicies.values())
+		for (const { peers } of egress)
+			for (const peer of peers) if (peer.kind === 'domains') for (const name of peer.names) names.add(name)
+	return [...names].sort()
 }
 
 /** A path that fits any pod: its name may be longer than a file's. */

@@ -135,10 +135,12 @@ function matchPeer(context: MatchContext, peer: TieredPeer, other: Peer): Miss |
 	}
 }
 
-function matchDomains({ model }: MatchContext, { names }: DomainsPeer, { ip }: Peer): Miss | undefined {
+function matchDomains({ model }: MatchContext, { names }: DomainsPeer, { ip, pod, node }: Peer): Miss | undefined {
 	const known = model.resolvedNames
 	if (meantAt(known, names, ip).length > 0) return undefined
 	const wanted = names.join(', ')
+	// Names are for what lies outside: of a pod or node nobody would ask for another.
+	if (pod !== undefined || node !== undefined) return miss(0, `domainNames ${wanted}: none has ${ip}`)
 	const requirement: Requirement = { field: 'domainNames', wanted, actual: ip, of: 'address', name: ip }
 	const meant = [...(known?.keys() ?? [])].filter((name) => names.some((entry) => nameMatches(entry, name))).sort()
 	if (meant.length === 0) {

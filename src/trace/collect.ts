@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import { isFailure } from '../base/failure.ts'
 import type { KubeClient } from '../kube/client.ts'
 import { resourceOf } from '../kube/resources.ts'
+import type { ResolvedNames } from '../model/resolved-names.ts'
 import {
 	type ClusterConfig,
 	type ClusterState,
@@ -31,6 +32,7 @@ export async function collectState(
 		readonly sources?: Readonly<Record<string, ObjectSource>>
 		/** Further objects, which the API does not have. */
 		readonly objects?: readonly Parameters<typeof setObject>[1][]
+		readonly resolvedNames?: ResolvedNames
 		readonly clock: Clock
 	},
 ): Promise<Collected> {
@@ -54,6 +56,7 @@ export async function collectState(
 		}),
 	)
 	let state = emptyState(options.config)
+	if (options.resolvedNames !== undefined) state = { ...state, resolvedNames: options.resolvedNames }
 	for (const items of lists) for (const object of items) state = setObject(state, object)
 	for (const object of options.objects ?? []) state = setObject(state, object)
 	for (const [id, source] of Object.entries(options.sources ?? {})) {

@@ -162,6 +162,7 @@ export function explainDenial(decision: Decision, direction: Direction, translat
 		)
 		return [
 			...passed,
+			...unresolved(decision),
 			`${originText(rule.origin)}${named} denies it, of the ${decision.tier} tier, priority ${last.policy.priority}`,
 			...unread,
 		]
@@ -177,6 +178,16 @@ export function explainDenial(decision: Decision, direction: Direction, translat
 					}),
 		),
 	]
+}
+
+/** Rules that would have accepted it by a name that the address does not have, as far as anybody has asked. */
+function unresolved({ tiers }: Decision): readonly string[] {
+	const rules = tiers.flatMap((t) => t.rules)
+	return rules.flatMap(({ rule, failed }) =>
+		failed?.requirement?.field.endsWith('domainNames') === true && rule.action === 'Accept'
+			? [`${originText(failed.origin)}: ${failed.text}`]
+			: [],
+	)
 }
 
 function ruleText({ rule, failed }: RuleTrial, translated: Translated | undefined): string | undefined {

@@ -5,7 +5,7 @@ import { familyOf, type Ip } from '../base/ip.ts'
 import { queries } from '../model/names.ts'
 import type { NetworkModel, Pod, PodDns, ResolverConfig } from '../model/network.ts'
 import { defaultOrigin, type Origin } from '../model/origin.ts'
-import { lookup, type Zone, type ZoneAnswer, zoneOf } from '../model/zone.ts'
+import { lookup, normalName, type Zone, type ZoneAnswer, zoneOf } from '../model/zone.ts'
 import type { Flow, StepWithReason, Trace } from './trace.ts'
 import { lost, type Start, stepAt, type Walk, type Way } from './way.ts'
 
@@ -15,6 +15,7 @@ export type Resolved =
 	| { readonly kind: 'traces'; readonly traces: readonly Trace[] }
 
 const nodeResolver = defaultOrigin('the resolver of the node, which does not ask the cluster DNS')
+const lately = defaultOrigin("the cluster's DNS server has answered so, and the answer still holds")
 const outsideResolver = defaultOrigin('names of the cluster are known inside of it only')
 
 /** The name of the flow, from where it starts. `walkTo` walks the questions themselves to the server. */
@@ -46,7 +47,7 @@ export function resolve(w: Walk, start: Start, begin: Way, walkTo: (flow: Flow) 
 	let way = begin
 	let note = server.note
 	for (const asked of names) {
-		const answer = server.cluster ? ask(zone, asked) : askElsewhere(zone, asked)
+		const answer = answeredLately(model, server.cluster ? ask(zone, asked) : askElsewhere(zone, asked), server.cluster)
 		if (answer.kind === 'forwarded') {
 			const text = `"${answer.outside}" is answered outside of the cluster: its address is not known here`
 			const end = query(
@@ -170,6 +171,14 @@ function ask(zone: Zone, name: string): Found {
 	if (outside !== undefined) return elsewhere(outside, reasons)
 	const exists = answers.some((a) => a.rcode === 'NOERROR')
 	return { kind: exists ? 'no-data' : 'no-such-name', addresses, because: reasons }
+}
+
+/** What servers outside say of a name is known where the cluster's DNS server has asked them lately. */
+function answeredLately(model: NetworkModel, answer: Found, cluster: boolean): Found {
+	if (answer.kind !== 'forwarded' || !cluster) return answer
+	const addresses = model.resolvedNames?.get(normalName(answer.outside))
+	if (addresses === undefined) return answer
+	return { kind: 'found', addresses, because: [...answer.because, lately] }
 }
 
 /** A server that is not the cluster's knows none of its names. */

@@ -6,6 +6,7 @@ import type { Finding } from '../finding.ts'
 import type { LabelSelector, Pod, PolicyPort, TieredPeer, TieredPolicy, TieredRule } from '../network.ts'
 import { type Direction, inOrder, selecting } from '../policy.ts'
 import { tierSelects } from '../policy-match.ts'
+import { nameMatches } from '../resolved-names.ts'
 import { isNothing } from '../selector.ts'
 import { originOf } from '../state.ts'
 import type { CheckInput } from './check.ts'
@@ -30,7 +31,7 @@ export function* checkTiers(input: CheckInput): Iterable<Finding> {
 		for (const direction of directions) {
 			yield* checkReached(policy, direction)
 			yield* checkPass(input, policy, direction, pods, policies)
-			yield* checkDomains(policy, direction)
+			yield* checkDomains(input, policy, direction)
 		}
 	}
 }
@@ -218,14 +219,16 @@ function* checkNamespacesOfPolicies({ model, state }: CheckInput): Iterable<Find
 }
 
 /** PW0068 */
-function* checkDomains(policy: TieredPolicy, direction: Direction): Iterable<Finding> {
+function* checkDomains({ model }: CheckInput, policy: TieredPolicy, direction: Direction): Iterable<Finding> {
 	for (const rule of policy[direction]) {
 		for (const peer of rule.peers) {
 			if (peer.kind !== 'domains') continue
+			const answered = [...(model.resolvedNames?.keys() ?? [])]
+			if (answered.some((name) => peer.names.some((entry) => nameMatches(entry, name)))) continue
 			yield {
 				code: 'PW0068',
 				severity: 'info',
-				text: `${nameOf(policy)} accepts by name (${peer.names.join(', ')}): what addresses the names have is not known here, so the rule matches nothing`,
+				text: `${nameOf(policy)} accepts by name (${peer.names.join(', ')}), and the cluster's DNS server has answered nobody with an address of one: until then the rule matches nothing`,
 				because: [peer.origin],
 			}
 		}
