@@ -87,7 +87,11 @@ function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 	const expected = find(pathsOf(should), taken ?? rules)
 	// A packet that was dropped on its way may not tell which endpoint it was meant for: then the two tell of the same.
 	const untold = taken !== undefined && pointAt(taken, 'service') === undefined && expected !== undefined
-	return { should: expected, would: untold ? find(pathsOf(would), expected) : rules, did: taken }
+	if (!untold) return { should: expected, would: rules, did: taken }
+	const alike = find(pathsOf(would), expected)
+	// Rules that remember the endpoint of a client know no other one: then the manifests tell of that.
+	const remembered = alike !== undefined && pathKey(alike) !== pathKey(expected)
+	return { should: remembered ? find(pathsOf(should), alike) : expected, would: alike, did: taken }
 }
 
 function at(name: WitnessName, path: Path | undefined, stage: Stage): { [W in WitnessName]?: Point } {

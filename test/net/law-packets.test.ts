@@ -18,7 +18,7 @@ import { bringUp, type Snapshot, takeDown } from './support-law/world.ts'
 
 const clusters = 3
 /** A sample ends early where the machine is busy. */
-const limits = { flows: 40, silent: 4, milliseconds: 3_500 }
+const limits = { flows: 40, silent: 8, milliseconds: 4_500 }
 const given = process.env.PODWIRE_LAW_SEED
 const seed = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given)
 const have = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' }).status === 0
@@ -63,6 +63,7 @@ suite('should = would = did', { skip }, () => {
 		t.diagnostic(text)
 		for (const end of ['delivered', 'no-endpoints', 'unknown-service-port', 'unassigned-address'])
 			assert.ok((ends.get(end) ?? 0) > 0, text)
+		assert.ok((ends.get('denied-ingress') ?? 0) + (ends.get('denied-egress') ?? 0) > 0, text)
 	})
 
 	suite('one cluster that is always the same', () => {

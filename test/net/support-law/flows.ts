@@ -53,14 +53,22 @@ export function drawFlows(draw: Draw, model: NetworkModel, plan: Plan, limits: L
 		rest.push(...all)
 	}
 	kinds.push(misses)
+	// However little time there is, these ends are met first.
+	const pool = [...misses, ...kinds.flat(), ...between(draw, clients), ...rest]
+	const ends = ['unknown-service-port', 'denied-', 'unassigned-address', 'no-endpoints', 'delivered', 'denied-']
+	const first = ends.flatMap((end) =>
+		draw.some(
+			pool.filter((flow) => walk(model, flow).every((trace) => trace.disposition.startsWith(end))),
+			1,
+		),
+	)
 	const early = draw
 		.some(kinds, kinds.length)
 		.flatMap((kind) => (kind === misses ? draw.some(kind, 2) : kind.slice(0, 2)))
 	const late = [...misses, ...kinds.flatMap((kind) => kind.slice(2)), ...rest]
 	const chosen: Flow[] = []
 	let silent = 0
-	// However little time there is: a port that nobody has is asked for first.
-	for (const flow of [...draw.some(misses, 1), ...early, ...draw.some(late, late.length)]) {
+	for (const flow of [...first, ...early, ...draw.some(late, late.length)]) {
 		if (chosen.length >= limits.flows) break
 		if (mayBeSilent(model, flow) && ++silent > limits.silent) continue
 		chosen.push(flow)

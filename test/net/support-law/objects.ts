@@ -4,8 +4,9 @@
 import type { Deployment } from '../../../src/kube/objects/apps.ts'
 import type { Service } from '../../../src/kube/objects/core.ts'
 import type { EndpointSlice } from '../../../src/kube/objects/discovery.ts'
+import type { NetworkPolicy } from '../../../src/kube/objects/networking.ts'
 import type { Pod } from '../../../src/kube/objects/pod.ts'
-import type { Group, Plan, PlannedService } from './plan.ts'
+import type { Group, Plan, PlannedPolicy, PlannedService } from './plan.ts'
 
 export function deploymentOf(group: Group): Deployment {
 	const { namespace, name, labels, hostNetworkOn } = group
@@ -52,6 +53,10 @@ export function serviceOf(service: PlannedService): Service {
 			ports: service.ports.map(({ name, port, protocol, target }) => ({ name, port, protocol, targetPort: target })),
 		},
 	}
+}
+
+export function policyOf({ namespace, name, spec }: PlannedPolicy): NetworkPolicy {
+	return { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata: { name, namespace }, spec }
 }
 
 /** Slices written by hand. `pods`: those that run now; an endpoint of a group that has none left falls away. */

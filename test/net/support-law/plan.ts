@@ -1,12 +1,21 @@
 // Generated clusters for real packets: a few namespaces with workloads and Services of every kind that the data plane
 // tells apart, and changes to them. A plan is plain data; `objects.ts` says what it means to the API.
 
+import type { NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec } from '../../../src/kube/objects/networking.ts'
 import type { Draw } from './draw.ts'
 
 export interface Plan {
 	readonly namespaces: readonly string[]
 	readonly groups: readonly Group[]
 	readonly services: readonly PlannedService[]
+	readonly policies: readonly PlannedPolicy[]
+}
+
+/** A NetworkPolicy, as the API writes its spec. */
+export interface PlannedPolicy {
+	readonly namespace: string
+	readonly name: string
+	readonly spec: NetworkPolicySpec
 }
 
 /** A Deployment. Its stand-ins listen on the ports it declares and on no other. */
@@ -134,7 +143,10 @@ export function drawPlan(draw: Draw, tag: number): Plan {
 		drawByHand(draw, a, 'by-hand', groups),
 		drawByHand(draw, b, 'by-hand', groups),
 	)
-	return { namespaces, groups, services }
+	const policies = Array.from({ length: draw.between(2, 4) }, (_, i) =>
+		drawPolicy(draw, draw.of(namespaces), `np-${i}`),
+	)
+	return { namespaces, groups, services, policies }
 }
 
 /** A client and Services with 3 endpoints (a map of their own) and 11 (a map for many), port 80. */
@@ -162,7 +174,51 @@ export function fixedPlan(namespace: string): Plan {
 			slices: [],
 		}),
 	)
-	return { namespaces: [namespace], groups, services }
+	return { namespaces: [namespace], groups, services, policies: [] }
+}
+
+const names = { podSelector: {}, namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'kube-system' } } }
+
+/** Of some pods of the namespace, for one direction. Who may ask nobody may still ask for names. */
+function drawPolicy(draw: Draw, namespace: string, name: string): PlannedPolicy {
+	const labels = () =>
+		draw.of<Record<string, string>>([
+			{ app: draw.of(['a', 'b', 'c']) },
+			{ tier: draw.of(['x', 'y']) },
+			{ group: draw.of(['big', 'small', 'one', 'far']) },
+		])
+	const peer = () =>
+		draw.of<NetworkPolicyPeer>([
+			{ podSelector: { matchLabels: labels() } },
+			{ namespaceSelector: {}, podSelector: { matchLabels: labels() } },
+			{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': namespace } } },
+			{ ipBlock: { cidr: draw.of(['10.244.0.0/16', '10.244.1.0/24', '172.18.0.0/16']) } },
+			{ ipBlock: { cidr: '0.0.0.0/0', except: [`10.244.${draw.below(3)}.0/24`] } },
+		])
+	const port = () =>
+		draw.of<NetworkPolicyPort>([
+			{ port: 'http' },
+			{ port: 'dns', protocol: 'UDP' },
+			{ port: 9090 },
+			{ port: 8080, endPort: 9090 },
+			{ protocol: 'UDP' },
+		])
+	const peers = Array.from({ length: draw.below(3) }, peer)
+	const ports = Array.from({ length: draw.below(3) }, port)
+	const ingress = draw.percent(60)
+	const podSelector = draw.percent(15) ? {} : { matchLabels: labels() }
+	const rule = ports.length === 0 ? {} : { ports }
+	const spec: NetworkPolicySpec = ingress
+		? { podSelector, policyTypes: ['Ingress'], ingress: [{ ...rule, ...(peers.length === 0 ? {} : { from: peers }) }] }
+		: {
+				podSelector,
+				policyTypes: ['Egress'],
+				egress: [
+					{ ...rule, ...(peers.length === 0 ? {} : { to: peers }) },
+					{ to: [names], ports: [{ port: 53, protocol: 'UDP' }] },
+				],
+			}
+	return { namespace, name, spec }
 }
 
 function drawService(draw: Draw, namespace: string, name: string, selector: Record<string, string>): PlannedService {
@@ -254,7 +310,17 @@ export function drawChange(draw: Draw, plan: Plan): Change {
 		}
 		services.push(draw.percent(50) ? changeService(draw, service, say) : service)
 	}
-	return { plan: { ...plan, groups, services }, deletions, what }
+	const policies = plan.policies.flatMap((policy) => {
+		if (draw.percent(40)) return [policy]
+		const { namespace, name } = policy
+		if (draw.percent(30)) {
+			say(`delete NetworkPolicy ${namespace}/${name}`)
+			return []
+		}
+		say(`rewrite NetworkPolicy ${namespace}/${name}`)
+		return [drawPolicy(draw, namespace, name)]
+	})
+	return { plan: { ...plan, groups, services, policies }, deletions, what }
 }
 
 function changeService(draw: Draw, service: PlannedService, say: (text: string) => void): PlannedService {

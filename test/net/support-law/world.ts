@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { systemClock } from '../../../src/base/clock.ts'
 import { createNftables } from '../../../src/dataplane/nftables/nftables.ts'
+import { createPolicy } from '../../../src/dataplane/policy/policy.ts'
 import * as kinds from '../../../src/kube/kinds.ts'
 import type { EndpointSlice } from '../../../src/kube/objects/discovery.ts'
 import { keyOf } from '../../../src/kube/objects/meta.ts'
@@ -19,6 +20,7 @@ import {
 	expectedEndpoints,
 	foundEndpoints,
 	podsOf,
+	policyOf,
 	serviceOf,
 	slicesOf,
 } from './objects.ts'
@@ -31,6 +33,8 @@ export interface Snapshot {
 }
 
 const options = { fieldManager: 'law', force: true } as const
+/** Where the lab's nodes log to: src/agent/flows.ts. */
+const logGroup = 5771
 const patience = 20_000
 
 /** Applies the plan over the one before it, and waits until it is in force. */
@@ -69,7 +73,12 @@ export async function bringUp(
 	const gone = (before?.services ?? []).filter(
 		(old) => !plan.services.some((s) => s.namespace === old.namespace && s.name === old.name),
 	)
+	const withdrawn = (before?.policies ?? []).filter(
+		(old) => !plan.policies.some((p) => p.namespace === old.namespace && p.name === old.name),
+	)
 	await Promise.all([
+		...plan.policies.map((policy) => client.apply(kinds.networkPolicies, policyOf(policy), options)),
+		...withdrawn.map((old) => client.delete(kinds.networkPolicies, `${old.namespace}/${old.name}`)),
 		...plan.services.map((service) => client.apply(kinds.services, serviceOf(service), options)),
 		...plan.services
 			.flatMap((service) => slicesOf(plan, service, pods))
@@ -118,6 +127,7 @@ export async function takeDown(lab: TestLab, plan: Plan): Promise<Snapshot> {
 export async function inForce(lab: TestLab): Promise<Snapshot> {
 	const { client: control } = lab.handle
 	const nftables = createNftables()
+	const policy = createPolicy({ uplink: 'eth0', log: { group: logGroup, allowed: false } })
 	let snapshot: Snapshot | undefined
 	await until('the programs are in force', async () => {
 		const sources = await control.getSources()
@@ -130,6 +140,8 @@ export async function inForce(lab: TestLab): Promise<Snapshot> {
 			const programs = await control.agent.read(name)
 			const changes = nftables.diff(programs.nftables, nftables.compile(model, name))
 			if (changes.length > 0) late.push(`${name}: ${JSON.stringify(changes).slice(0, 1000)}`)
+			const denials = policy.diff(programs.nftables, policy.compile(model, name))
+			if (denials.length > 0) late.push(`${name}, policies: ${JSON.stringify(denials).slice(0, 1000)}`)
 			const here = [...model.pods].flatMap(([, p]) => (p.node === name && podAddresses(p).length > 0 ? [p.key] : []))
 			const wired = [...programs.links.attachments].map(([, a]) => a.pod)
 			if (here.sort().join() !== wired.sort().join()) late.push(`${name} has wired ${wired}, it should ${here}`)
