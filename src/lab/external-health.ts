@@ -68,6 +68,12 @@ interface Asking {
 	said: string
 }
 
+/**
+ * Who asks answers, too: the nodes' servers are in this process. When it was kept busy for longer than a round may take,
+ * it is given so many turns of the event loop to do what it has pending, before a node counts as silent.
+ */
+const graceTurns = 10
+
 /** Most sockets at once. */
 const batch = 256
 
@@ -91,6 +97,7 @@ async function askBatch(
 	answers: Map<string, HealthAnswer>,
 ): Promise<void> {
 	const end = performance.now() + timeout
+	let turns = 0
 	const open = new Set<Asking>()
 	const finish = (asking: Asking, answer: HealthAnswer) => {
 		if (!open.delete(asking)) return
@@ -115,16 +122,16 @@ async function askBatch(
 	}
 	try {
 		while (open.size > 0) {
-			const left = end - performance.now()
+			const left = Math.max(0, end - performance.now())
+			if (left === 0) {
+				if (turns++ === graceTurns) break
+				await new Promise((resolve) => setImmediate(resolve))
+			}
 			const waiting = [...open]
-			const events =
-				left <= 0
-					? []
-					: await waitReady(
-							waiting.map(({ fd, state }) => ({ fd, events: state === 'connecting' ? POLLOUT : POLLIN })),
-							left,
-						)
-			if (!events.some((event) => event !== 0)) break
+			const events = await waitReady(
+				waiting.map(({ fd, state }) => ({ fd, events: state === 'connecting' ? POLLOUT : POLLIN })),
+				left,
+			)
 			for (const [i, asking] of waiting.entries()) if (events[i] !== 0) attempt(asking, () => goOn(asking, finish))
 		}
 		for (const asking of [...open]) {
