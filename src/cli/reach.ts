@@ -6,7 +6,7 @@ import { Reach } from '../reach/engine.ts'
 import { exposureOf, exposureTable } from '../reach/exposure.ts'
 import { collapse, portsText } from '../reach/output/collapse.ts'
 import { rowDocument } from '../reach/output/document.ts'
-import { dotGraph, mermaidGraph } from '../reach/output/graph.ts'
+import { dotGraph, type GraphInput, mermaidGraph } from '../reach/output/graph.ts'
 import { svgGraph } from '../reach/output/svg.ts'
 import { csvTable, markdownTable, textTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
@@ -132,6 +132,25 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 		return list
 	}
 
+	/** Who talks to nobody is drawn where all of the cluster, or of a namespace, was asked for. */
+	function drawing(rows: readonly ReachRow[]): GraphInput {
+		const some = options.from !== undefined || options.to !== undefined
+		return {
+			rows,
+			parties,
+			alone: (party) => !some && (options.namespace === undefined || party.namespace === options.namespace),
+		}
+	}
+
+	function mermaid(rows: readonly ReachRow[]): string {
+		const text = mermaidGraph(drawing(rows))
+		if (text.length > mermaidLimits.characters || text.split(' -->').length > mermaidLimits.edges + 1)
+			process.stderr.write(
+				`podwire: GitHub draws at most ${mermaidLimits.edges} edges and ${mermaidLimits.characters} characters: narrow it with -n, --from or --to\n`,
+			)
+		return text
+	}
+
 	function print(rows: readonly ReachRow[]): void {
 		const plain = () =>
 			rows.map((row) => [
@@ -175,14 +194,14 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 				})
 				return
 			case 'dot':
-				process.stdout.write(dotGraph(rows, parties))
+				process.stdout.write(dotGraph(drawing(rows)))
 				return
 			case 'mermaid':
-				process.stdout.write(mermaidGraph(rows, parties))
+				process.stdout.write(mermaid(rows))
 				return
 			case 'svg':
 				refuseLarge(rows)
-				process.stdout.write(svgGraph(rows, parties))
+				process.stdout.write(svgGraph(drawing(rows)))
 				return
 			default: {
 				const never: never = format
@@ -194,6 +213,9 @@ export async function reach(options: ReachOptions, args: readonly string[]): Pro
 
 /** Nobody can look at more, and drawing it takes long. */
 const drawn = { nodes: 400, edges: 4000 }
+
+/** Mermaid's own defaults (maxEdges, maxTextSize), which pages that show it seldom raise. */
+const mermaidLimits = { edges: 500, characters: 50_000 }
 
 function refuseLarge(rows: readonly ReachRow[]): void {
 	const nodes = new Set(rows.flatMap((row) => [endName(row.from), endName(row.to)])).size

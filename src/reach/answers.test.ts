@@ -15,8 +15,9 @@ import { rowDocument } from './output/document.ts'
 import { dotGraph, mermaidGraph } from './output/graph.ts'
 import { svgGraph } from './output/svg.ts'
 import { csvTable, markdownTable } from './output/tables.ts'
+import type { Party } from './parties.ts'
 import { answerQuery, queryText } from './query.ts'
-import { endName, rowsOf } from './table.ts'
+import { endName, type ReachRow, rowsOf } from './table.ts'
 
 /** The shop with a policy that selects one of the two pods of web. */
 function relabelled(text: string, pod: string) {
@@ -264,13 +265,13 @@ test('documents, tables and graphs', () => {
 	})
 	assert.equal(csvTable(['a'], [['x,"y"'], ['=1+1']]), 'a\r\n"x,""y"""\r\n\'=1+1\r\n')
 	assert.equal(markdownTable(['a'], [['x|y']]), '| a |\n| --- |\n| x\\|y |\n')
-	const dot = dotGraph(rows, closed.parties)
+	const dot = dotGraph({ rows, parties: closed.parties })
 	assert.match(dot, /^digraph reach \{/)
 	assert.match(dot, /label="shop"/)
-	const mermaid = mermaidGraph(rows, closed.parties)
+	const mermaid = mermaidGraph({ rows, parties: closed.parties })
 	assert.match(mermaid, /^flowchart LR\n/)
-	const svg = svgGraph(rows, closed.parties)
-	assert.equal(svg, svgGraph([...rowsOf(shop(policies))], shop(policies).parties), 'the same in every run')
+	const svg = svgGraph({ rows, parties: closed.parties })
+	assert.equal(svg, svgGraph({ ...shop(policies), rows: [...rowsOf(shop(policies))] }), 'the same in every run')
 	assert.equal((svg.match(/<text /g) ?? []).length > closed.parties.length, true)
 	assert.equal(
 		(svg.replaceAll(/"[^"]*"/g, '""').match(/<(\w+)[^>/]*>/g) ?? []).length,
@@ -278,5 +279,42 @@ test('documents, tables and graphs', () => {
 		'every element is closed',
 	)
 	assert.ok(!/NaN|undefined/.test(svg + dot + mermaid))
-	assert.match(svgGraph([], []), /<\/svg>/)
+	assert.match(svgGraph({ rows: [], parties: [] }), /<\/svg>/)
+})
+
+test('graphs: what is drawn, and that no line passes behind a node', () => {
+	const { parties } = closed
+	const drawn = (rows: readonly ReachRow[], alone?: () => boolean) =>
+		mermaidGraph({ rows, parties, ...(alone === undefined ? {} : { alone }) })
+	const toDb = [...rowsOf(closed)].filter((r) => endName(r.to) === 'shop/sts/db')
+	assert.match(drawn(toDb), /sts\/client/)
+	assert.doesNotMatch(
+		drawn(toDb, () => false),
+		/sts\/client/,
+	)
+	// As a source and as a destination addresses are not the same node: that would read as a way through.
+	const outside = [...rowsOf(closed)].filter((r) => r.from.kind === 'outside' || r.to.kind === 'outside')
+	assert.ok(outside.some((r) => r.from.kind === 'outside') && outside.some((r) => r.to.kind === 'outside'))
+	for (const line of drawn(outside).match(/^ {2}(n\d+) -->.*(n\d+)$/gm) ?? []) {
+		const [, from, to] = /(n\d+) -->.* (n\d+)$/.exec(line)!
+		const isOutside = (id: string) => new RegExp(`^  ${id}\\["[\\d:]`, 'm').test(drawn(outside))
+		assert.ok(!(isOutside(from!) && isOutside(to!)), line)
+	}
+	// One row to the next column, and one over it: that goes straight through the column between.
+	const [a, b, c] = parties
+	const row = (from: Party, to: Party) =>
+		({
+			from: { kind: 'workload', party: from },
+			to: { kind: 'workload', party: to },
+			connections: [80, 81],
+			because: [],
+		}) as const
+	const svg = svgGraph({ rows: [row(a!, b!), row(b!, c!), row(a!, c!)], parties, alone: () => false })
+	const lanes = [...svg.matchAll(/ ([\d.]+) ([\d.]+)H[\d.]+/g)].map(([, x, y]) => [Number(x), Number(y)] as const)
+	assert.equal(lanes.length, 1)
+	const [x, y] = lanes[0]!
+	const boxes = [...svg.matchAll(/<rect x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="30"/g)]
+	const within = boxes.filter((box) => Number(box[1]) === x)
+	assert.equal(within.length, 1, 'a node in the column it passes')
+	assert.ok(y < Number(within[0]![2]) || y > Number(within[0]![2]) + 30, `${y} is behind the node at ${within[0]![2]}`)
 })

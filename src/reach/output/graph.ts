@@ -1,7 +1,7 @@
 // Rows as graphs for Graphviz and Mermaid. One edge stands for all rows that have the same ends.
 
 import type { Party } from '../parties.ts'
-import { endName, type ReachRow } from '../table.ts'
+import { endName, type ReachRow, type RowEnd } from '../table.ts'
 import { portsText } from './collapse.ts'
 
 export interface GraphNode {
@@ -20,39 +20,58 @@ export interface GraphEdge {
 /** A node with whom everybody may talk would draw a line to each: those lines start at one node instead. */
 const everyone = 'any workload'
 
+export interface GraphInput {
+	readonly rows: readonly ReachRow[]
+	/** All of the cluster. */
+	readonly parties: readonly Party[]
+	/** Those that are drawn also where nobody talks to them. Undefined: all. */
+	readonly alone?: (party: Party) => boolean
+}
+
+/** As a source and as a destination addresses are two nodes: nobody gets into the cluster by way of what pods may reach. */
+function keyOf(end: RowEnd, side: 'from' | 'to'): string {
+	return end.kind === 'outside' ? `${side} ${endName(end)}` : endName(end)
+}
+
 /** Nodes by name. A destination that every workload reaches alike gets one edge, from "any workload". */
-export function graphOf(
-	rows: readonly ReachRow[],
-	parties: readonly Party[],
-): { readonly nodes: readonly GraphNode[]; readonly edges: readonly GraphEdge[] } {
+export function graphOf({ rows, parties, alone = () => true }: GraphInput): {
+	readonly nodes: readonly GraphNode[]
+	readonly edges: readonly GraphEdge[]
+} {
 	const namespaces = new Map(parties.map((p) => [p.name, p.namespace]))
-	const names = new Set<string>(parties.map((p) => p.name))
+	const keys = new Map<string, string>(parties.filter(alone).map((p) => [p.name, p.name]))
 	const edges: GraphEdge[] = []
 	const groups = new Map<string, ReachRow[]>()
 	for (const row of rows) {
-		const id = `${endName(row.to)}\n${portsText(row)}`
+		const id = `${keyOf(row.to, 'to')}\n${portsText(row)}`
 		const group = groups.get(id)
 		if (group === undefined) groups.set(id, [row])
 		else group.push(row)
 	}
-	const add = (from: string, to: string, text: string) => {
-		edges.push({ from, to, text })
-		names.add(from)
-		names.add(to)
-	}
+	const add = (from: string, to: string, text: string) => edges.push({ from, to, text })
 	for (const group of groups.values()) {
-		const to = endName(group[0]!.to)
-		const text = portsText(group[0]!)
-		const sources = new Set(group.map((row) => endName(row.from)))
+		const [first] = group
+		const to = keyOf(first!.to, 'to')
+		const text = portsText(first!)
+		keys.set(to, endName(first!.to))
+		const sources = new Map(group.map((row) => [keyOf(row.from, 'from'), endName(row.from)]))
 		const all = parties.length > 2 && parties.every((p) => sources.has(p.name) || (p.name === to && p.pods === 1))
-		if (all) add(everyone, to, text)
-		for (const from of sources) if (!all || !namespaces.has(from)) add(from, to, text)
+		if (all) {
+			keys.set(everyone, everyone)
+			add(everyone, to, text)
+		}
+		for (const [from, name] of sources) {
+			if (all && namespaces.has(from)) continue
+			keys.set(from, name)
+			add(from, to, text)
+		}
 	}
-	const ids = new Map([...names].sort().map((name, i) => [name, `n${i}`]))
+	const sorted = [...keys].sort(([a], [b]) => (a < b ? -1 : 1))
+	const ids = new Map(sorted.map(([key], i) => [key, `n${i}`]))
 	return {
-		nodes: [...ids].map(([name, id]) => {
-			const namespace = namespaces.get(name)
-			return { id, name, ...(namespace === undefined ? {} : { namespace }) }
+		nodes: sorted.map(([key, name]) => {
+			const namespace = namespaces.get(key)
+			return { id: ids.get(key)!, name, ...(namespace === undefined ? {} : { namespace }) }
 		}),
 		edges: edges
 			.map(({ from, to, text }) => ({ from: ids.get(from)!, to: ids.get(to)!, text }))
@@ -79,8 +98,8 @@ function byNamespace(nodes: readonly GraphNode[]): Map<string, GraphNode[]> {
 	return found
 }
 
-export function dotGraph(rows: readonly ReachRow[], parties: readonly Party[]): string {
-	const { nodes, edges } = graphOf(rows, parties)
+export function dotGraph(input: GraphInput): string {
+	const { nodes, edges } = graphOf(input)
 	const quote = (text: string) => `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
 	const lines = ['digraph reach {', '  rankdir=LR', '  node [shape=box, style=rounded]']
 	let cluster = 0
@@ -99,8 +118,8 @@ export function dotGraph(rows: readonly ReachRow[], parties: readonly Party[]): 
 	return `${[...lines, '}'].join('\n')}\n`
 }
 
-export function mermaidGraph(rows: readonly ReachRow[], parties: readonly Party[]): string {
-	const { nodes, edges } = graphOf(rows, parties)
+export function mermaidGraph(input: GraphInput): string {
+	const { nodes, edges } = graphOf(input)
 	const quote = (text: string) => `"${text.replaceAll('&', '#amp;').replaceAll('"', '#quot;').replaceAll('<', '#lt;')}"`
 	const lines = ['flowchart LR']
 	let group = 0

@@ -1,33 +1,66 @@
 // A small layered drawing of the graph: columns from left to right by the longest way, edges as curves, nothing to load.
 // For what a person can look at; larger graphs are for a program that draws (dot).
 
-import type { Party } from '../parties.ts'
-import type { ReachRow } from '../table.ts'
-import { type GraphEdge, type GraphNode, graphOf } from './graph.ts'
+import { type GraphEdge, type GraphInput, type GraphNode, graphOf } from './graph.ts'
 
 const nodeHeight = 30
 const rowGap = 18
 const columnGap = 190
 const margin = 24
 const characterWidth = 7.2
+/** What a line takes that passes through a column. */
+const laneHeight = 10
+const laneGap = 4
 
-export function svgGraph(rows: readonly ReachRow[], parties: readonly Party[]): string {
-	const { nodes, edges } = graphOf(rows, parties)
+/** More than these, and lines pass behind nodes: no room between them would do. */
+const mostLanes = 3000
+
+/** What stands in a column: a node, or a line that goes on to the next. */
+interface Slot {
+	readonly id: string
+	readonly name: string
+	readonly lane: boolean
+}
+
+/** The slots an edge passes from its node to the other, both included. */
+interface Route {
+	readonly edge: GraphEdge
+	readonly through: readonly string[]
+}
+
+export function svgGraph(input: GraphInput): string {
+	const { nodes, edges } = graphOf(input)
 	const layers = layersOf(nodes, edges)
-	const columns: GraphNode[][] = []
-	for (const node of nodes) (columns[layers.get(node.id)!] ??= []).push(node)
-	arrange(columns, edges)
+	const columns: Slot[][] = []
+	for (const { id, name } of nodes) (columns[layers.get(id)!] ??= []).push({ id, name, lane: false })
+	const spanOf = ({ from, to }: GraphEdge) => layers.get(to)! - layers.get(from)!
+	const sparse = edges.reduce((sum, edge) => sum + Math.abs(spanOf(edge)), 0) <= mostLanes
+	const routes = edges.map((edge, i): Route => {
+		const [from, to] = [layers.get(edge.from)!, layers.get(edge.to)!]
+		const step = Math.sign(to - from)
+		const through = [edge.from]
+		for (let layer = from + step; sparse && step !== 0 && layer !== to; layer += step) {
+			const lane = { id: `e${i} ${layer}`, name: '', lane: true }
+			columns[layer]!.push(lane)
+			through.push(lane.id)
+		}
+		return { edge, through: [...through, edge.to] }
+	})
+	arrange(columns, routes, sparse)
 	const width = Math.max(80, ...nodes.map((node) => node.name.length * characterWidth + 20))
-	const place = new Map<string, { x: number; y: number }>()
-	const tallest = Math.max(1, ...columns.map((c) => c.length))
+	const place = new Map<string, Place>()
+	const heights = columns.map((column) => column.reduce((sum, slot) => sum + heightOf(slot), 0))
+	const tallest = Math.max(nodeHeight + rowGap, ...heights)
 	for (const [i, column] of columns.entries()) {
-		const top = margin + ((tallest - column.length) * (nodeHeight + rowGap)) / 2
-		for (const [j, node] of column.entries())
-			place.set(node.id, { x: margin + i * (width + columnGap), y: top + j * (nodeHeight + rowGap) })
+		let y = margin + (tallest - heights[i]!) / 2
+		for (const slot of column) {
+			place.set(slot.id, { x: margin + i * (width + columnGap), y, lane: slot.lane })
+			y += heightOf(slot)
+		}
 	}
 	const total = {
-		width: Math.ceil(2 * margin + columns.length * width + Math.max(0, columns.length - 1) * columnGap + 60),
-		height: Math.ceil(2 * margin + tallest * (nodeHeight + rowGap) + 20),
+		width: Math.ceil(2 * margin + columns.length * width + Math.max(0, columns.length - 1) * columnGap + loopWidth),
+		height: Math.ceil(2 * margin + tallest),
 	}
 	const lines = [
 		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${total.width} ${total.height}" width="${total.width}" height="${total.height}" font-family="ui-monospace, monospace" font-size="12">`,
@@ -36,10 +69,11 @@ export function svgGraph(rows: readonly ReachRow[], parties: readonly Party[]): 
 		`<rect width="${total.width}" height="${total.height}" fill="#fff"/>`,
 	]
 	const labels: string[] = []
-	for (const edge of edges) {
-		const a = place.get(edge.from)!
-		const b = place.get(edge.to)!
-		const { path, at } = curve(a, b, width)
+	for (const { edge, through } of routes) {
+		const { path, at } = curve(
+			through.map((id) => place.get(id)!),
+			width,
+		)
 		lines.push(`<path d="${path}" fill="none" stroke="#9ab" marker-end="url(#a)"/>`)
 		labels.push(
 			`<text x="${at.x.toFixed(1)}" y="${at.y.toFixed(1)}" text-anchor="middle" font-size="10" fill="#345" stroke="#fff" stroke-width="3" paint-order="stroke">${escapeXml(shorten(edge.text))}<title>${escapeXml(edge.text)}</title></text>`,
@@ -99,64 +133,95 @@ function layersOf(nodes: readonly GraphNode[], edges: readonly GraphEdge[]): Map
 	return layers
 }
 
-/** Each node near the middle of those it hangs together with in the column before: fewer lines cross. */
-function arrange(columns: GraphNode[][], edges: readonly GraphEdge[]): void {
+function heightOf({ lane }: Slot): number {
+	return lane ? laneHeight + laneGap : nodeHeight + rowGap
+}
+
+/** Each slot near the middle of those it hangs together with in other columns (sparse: all in the next ones): fewer lines cross. */
+function arrange(columns: Slot[][], routes: readonly Route[], sparse: boolean): void {
 	const neighbours = new Map<string, string[]>()
-	for (const { from, to } of edges) {
-		neighbours.set(from, [...(neighbours.get(from) ?? []), to])
-		neighbours.set(to, [...(neighbours.get(to) ?? []), from])
+	const join = (a: string, b: string) => {
+		const list = neighbours.get(a)
+		if (list === undefined) neighbours.set(a, [b])
+		else list.push(b)
+	}
+	for (const { through } of routes) {
+		for (let i = 0; i + 1 < through.length; i++) {
+			join(through[i]!, through[i + 1]!)
+			join(through[i + 1]!, through[i]!)
+		}
 	}
 	const sweep = (list: readonly number[]) => {
 		for (const i of list) {
 			const column = columns[i]
 			if (column === undefined) continue
 			const at = new Map<string, number>()
-			for (const other of columns)
-				if (other !== column) for (const [j, node] of (other ?? []).entries()) at.set(node.id, (j + 0.5) / other.length)
-			const middle = (node: GraphNode, own: number) => {
+			for (const other of sparse ? [columns[i - 1], columns[i + 1]] : columns)
+				if (other !== undefined && other !== column)
+					for (const [j, slot] of other.entries()) at.set(slot.id, (j + 0.5) / other.length)
+			const middle = (node: Slot, own: number) => {
 				const places = (neighbours.get(node.id) ?? []).flatMap((id) => at.get(id) ?? [])
 				return places.length === 0 ? own : places.reduce((a, b) => a + b, 0) / places.length
 			}
 			const weights = new Map(column.map((node, j) => [node.id, middle(node, (j + 0.5) / column.length)]))
-			column.sort((a, b) => weights.get(a.id)! - weights.get(b.id)! || (a.name < b.name ? -1 : 1))
+			column.sort((a, b) => weights.get(a.id)! - weights.get(b.id)! || order(a.name, b.name) || order(a.id, b.id))
 		}
 	}
 	for (let i = 0; i < columns.length; i++) columns[i] ??= []
 	const forth = columns.map((_, i) => i)
-	for (let round = 0; round < 4; round++) sweep(round % 2 === 0 ? forth : [...forth].reverse())
+	for (let round = 0; round < 6; round++) sweep(round % 2 === 0 ? forth : [...forth].reverse())
+}
+
+function order(a: string, b: string): number {
+	return a < b ? -1 : a > b ? 1 : 0
 }
 
 interface Place {
 	readonly x: number
 	readonly y: number
+	readonly lane: boolean
 }
 
-function curve(a: Place, b: Place, width: number): { readonly path: string; readonly at: Place } {
+/** What the line of a node to itself, or to another of its column, takes to its right. */
+const loopWidth = 60
+
+/** A line through the places, from one column to the next each. The text is near its end: lines from one source have parted there. */
+function curve(
+	places: readonly Place[],
+	width: number,
+): { readonly path: string; readonly at: { x: number; y: number } } {
 	const f = (n: number) => n.toFixed(1)
+	const middle = ({ y, lane }: Place) => y + (lane ? laneHeight : nodeHeight) / 2
+	const [a, b] = [places[0]!, places.at(-1)!]
 	if (a === b) {
-		const [x, y] = [a.x + width, a.y + nodeHeight / 2]
+		const [x, y] = [a.x + width, middle(a)]
 		return { path: `M${f(x)} ${f(y - 6)}c40 -20 40 32 0 12`, at: { x: x + 38, y: y + 4 } }
 	}
-	const forward = b.x > a.x
-	const from = { x: forward ? a.x + width : a.x, y: a.y + nodeHeight / 2 }
-	const to = { x: forward ? b.x : b.x + width, y: b.y + nodeHeight / 2 }
 	if (a.x === b.x) {
 		const x = a.x + width
+		const [from, to] = [middle(a), middle(b)]
 		return {
-			path: `M${f(x)} ${f(from.y)}C${f(x + 70)} ${f(from.y)} ${f(x + 70)} ${f(to.y)} ${f(x)} ${f(to.y)}`,
-			at: { x: x + 52, y: (from.y + to.y) / 2 },
+			path: `M${f(x)} ${f(from)}C${f(x + 70)} ${f(from)} ${f(x + 70)} ${f(to)} ${f(x)} ${f(to)}`,
+			at: { x: x + 52, y: (from + to) / 2 },
 		}
 	}
-	const bend = (to.x - from.x) / 2
-	// The text near its destination, where lines from one source have parted.
-	const t = 0.7
-	const c = [from.x, from.x + bend, to.x - bend, to.x] as const
-	const x = (1 - t) ** 3 * c[0] + 3 * (1 - t) ** 2 * t * c[1] + 3 * (1 - t) * t ** 2 * c[2] + t ** 3 * c[3]
-	const y = ((1 - t) ** 3 + 3 * (1 - t) ** 2 * t) * from.y + (3 * (1 - t) * t ** 2 + t ** 3) * to.y
-	return {
-		path: `M${f(from.x)} ${f(from.y)}C${f(c[1])} ${f(from.y)} ${f(c[2])} ${f(to.y)} ${f(to.x)} ${f(to.y)}`,
-		at: { x, y: y - 3 },
+	const forward = b.x > a.x
+	const leave = (place: Place) => (forward ? place.x + width : place.x)
+	const enter = (place: Place) => (forward ? place.x : place.x + width)
+	const parts = [`M${f(leave(a))} ${f(middle(a))}`]
+	for (let i = 1; i < places.length; i++) {
+		const [from, to] = [places[i - 1]!, places[i]!]
+		const bend = (leave(from) + enter(to)) / 2
+		parts.push(`C${f(bend)} ${f(middle(from))} ${f(bend)} ${f(middle(to))} ${f(enter(to))} ${f(middle(to))}`)
+		if (to.lane) parts.push(`H${f(leave(to))}`)
 	}
+	// The point of the last curve at 0.7 of its way.
+	const last = places.at(-2)!
+	const t = 0.7
+	const near = 3 * (1 - t) * t ** 2 + t ** 3
+	const bend = 3 * (1 - t) ** 2 * t + 3 * (1 - t) * t ** 2
+	const x = (1 - t) ** 3 * leave(last) + bend * ((leave(last) + enter(b)) / 2) + t ** 3 * enter(b)
+	return { path: parts.join(''), at: { x, y: (1 - near) * middle(last) + near * middle(b) - 3 } }
 }
 
 function shorten(text: string): string {
