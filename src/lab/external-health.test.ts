@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { believe, type HealthBelief } from './external-health.ts'
 
 const good = undefined
-const bad = 'answers 503'
+const bad = { why: 'answers 503' }
 
 for (const [what, answers, healthy] of [
 	['not asked yet: as the API says', [], true],
@@ -22,6 +22,9 @@ for (const [what, answers, healthy] of [
 }
 
 test('why a node is out is what it said last', () => {
-	const out = [bad, bad, 'does not answer'].reduce<HealthBelief | undefined>(believe, undefined)
-	assert.equal(out?.why, 'does not answer')
+	const out = [bad, bad, { why: 'does not answer', mute: true as const }].reduce<HealthBelief | undefined>(
+		believe,
+		undefined,
+	)
+	assert.deepEqual(out?.fault, { why: 'does not answer', mute: true })
 })

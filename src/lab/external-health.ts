@@ -34,8 +34,15 @@ export interface HealthCheck {
 	readonly path: string
 }
 
-/** undefined: it answered 200. Else why not, in a few words. */
-export type HealthAnswer = string | undefined
+/** undefined: it answered 200. */
+export type HealthAnswer = HealthFault | undefined
+
+export interface HealthFault {
+	/** In a few words. */
+	readonly why: string
+	/** Nobody there said anything, not even no: the node may be gone. */
+	readonly mute?: true
+}
 
 /** So many answers in a row that differ from what is believed change it. */
 export const unhealthyThreshold = 2
@@ -45,7 +52,8 @@ export interface HealthBelief {
 	readonly healthy: boolean
 	/** Answers in a row that say otherwise. */
 	readonly against: number
-	readonly why?: string
+	/** What it said last, where that was no 200. */
+	readonly fault?: HealthFault
 }
 
 /** Until it is asked a node counts as healthy: what the API says of it is all that is known. */
@@ -54,9 +62,9 @@ const unasked: HealthBelief = { healthy: true, against: 0 }
 /** What is believed after one more answer. Pure. */
 export function believe(before: HealthBelief | undefined, answer: HealthAnswer): HealthBelief {
 	const ok = answer === undefined
-	const now = { healthy: ok, against: 0, ...(ok ? {} : { why: answer }) }
+	const now = { healthy: ok, against: 0, ...(ok ? {} : { fault: answer }) }
 	const old = before ?? unasked
-	if (old.healthy === ok) return old.against === 0 && old.why === answer ? old : now
+	if (old.healthy === ok) return old.against === 0 && old.fault?.why === answer?.why ? old : now
 	const against = old.against + 1
 	return against >= (ok ? healthyThreshold : unhealthyThreshold) ? now : { ...old, against }
 }
@@ -117,7 +125,7 @@ async function askBatch(
 			what()
 		} catch (e) {
 			if (!isFailure(e)) throw e
-			finish(asking, messageOf(e))
+			finish(asking, { why: messageOf(e), ...(e.code === 'ECONNREFUSED' ? {} : { mute: true }) })
 		}
 	}
 	try {
@@ -136,7 +144,7 @@ async function askBatch(
 		}
 		for (const asking of [...open]) {
 			const { ip, port } = asking.check
-			finish(asking, `${ip} port ${port} does not answer`)
+			finish(asking, { why: `${ip} port ${port} does not answer`, mute: true })
 		}
 	} finally {
 		for (const asking of open) close(asking.fd)
@@ -160,6 +168,7 @@ function goOn(asking: Asking, finish: (asking: Asking, answer: HealthAnswer) => 
 	asking.said += bytes.toString('latin1', 0, n)
 	const line = /^HTTP\/1\.[01] ([0-9]{3})[^\n]*\n/.exec(asking.said)
 	if (line !== null) {
-		finish(asking, line[1] === '200' ? undefined : `${check.ip} port ${check.port}${check.path} answers ${line[1]}`)
-	} else if (n === 0) finish(asking, `${check.ip} port ${check.port} says nothing`)
+		const why = `${check.ip} port ${check.port}${check.path} answers ${line[1]}`
+		finish(asking, line[1] === '200' ? undefined : { why })
+	} else if (n === 0) finish(asking, { why: `${check.ip} port ${check.port} says nothing` })
 }

@@ -24,7 +24,7 @@ import type { NetworkModel, Node, NodeName, Service } from '../model/network.ts'
 import type { ObjectKey } from '../model/origin.ts'
 import { nodeInterface, underlayInterface } from './addresses.ts'
 import { type Announcer, createAnnouncer } from './external-announce.ts'
-import { askHealth, believe, type HealthBelief, type HealthCheck } from './external-health.ts'
+import { askHealth, believe, type HealthAnswer, type HealthBelief, type HealthCheck } from './external-health.ts'
 import type { FamilyNetworks } from './ip-family.ts'
 import { outsideInterface } from './outside.ts'
 import type { Underlay } from './underlay.ts'
@@ -77,6 +77,8 @@ export function createExternal(options: {
 	)
 	const cancels = new Set<() => void>()
 	const beliefs = new Map<string, HealthBelief>()
+	/** Nodes that were just found dead: what goes to them is not ended yet. */
+	const died = new Set<NodeName>()
 	let all: Table<ObjectKey, Service> = emptyTable()
 	let model: BalancedModel | undefined
 	let inForce: NftProgram | undefined
@@ -131,6 +133,7 @@ export function createExternal(options: {
 		for (const ip of have) if (!wanted.has(ip)) deleteAddress(encoder, routerIndex, ip, cidrLength(hostCidr(ip)))
 		if (encoder.length > 0) router.request(encoder)
 		forget(before, program)
+		endConnections(now, wanted)
 		announce(now)
 		if (!probing && checksOf(now).length > 0) void probe()
 	}
@@ -147,6 +150,24 @@ export function createExternal(options: {
 			)
 			if (stale.length > 0) deleteConnections(conntrack, stale)
 		}
+	}
+
+	/**
+	 * A node that is gone answers nobody: a client that goes on sending to it would wait until its own TCP gives up, a
+	 * quarter of an hour. Forgotten here, its next packet goes to another node, where a pod knows of no such connection and
+	 * resets it. Not where a node says that it is unwell, or is taken out: what it has, it ends in good order.
+	 */
+	function endConnections(now: BalancedModel, addresses: ReadonlySet<Ip>): void {
+		for (const name of died) {
+			for (const ip of now.nodes.get(name)?.addresses ?? []) {
+				const filter = { reply: { protocol: 'TCP', source: ip } } as const
+				const dead = readConntrack(conntrack, filter, familyOf(ip)).filter(({ original }) =>
+					addresses.has(original.destination),
+				)
+				if (dead.length > 0) deleteConnections(conntrack, dead)
+			}
+		}
+		died.clear()
 	}
 
 	function announce(now: BalancedModel): void {
@@ -243,7 +264,7 @@ export function createExternal(options: {
 		}
 	}
 
-	function note(checks: readonly HealthCheck[], answers: ReadonlyMap<string, string | undefined>): void {
+	function note(checks: readonly HealthCheck[], answers: ReadonlyMap<string, HealthAnswer>): void {
 		const ids = new Set(checks.map((check) => check.id))
 		let changed = false
 		for (const id of [...beliefs.keys()]) if (!ids.has(id)) beliefs.delete(id)
@@ -254,12 +275,13 @@ export function createExternal(options: {
 			if ((before?.healthy ?? true) === after.healthy) continue
 			changed = true
 			const [node = '', service] = id.split(' ')
+			if (service === undefined && after.fault?.mute === true) died.add(node)
 			// A node without an endpoint fails as it should: that is no news.
 			const asked = service === undefined ? undefined : model?.services.get(service)
 			if (asked !== undefined && !servesExternally(asked, node)) continue
 			const of = service === undefined ? '' : ` of Service "${service}"`
 			options.onHealth?.(
-				`node ${node} ${after.healthy ? 'passes' : 'fails'} the load balancer's health check${of}${after.healthy ? '' : `: ${after.why}`}`,
+				`node ${node} ${after.healthy ? 'passes' : 'fails'} the load balancer's health check${of}${after.healthy ? '' : `: ${after.fault?.why}`}`,
 			)
 		}
 		if (changed) runner.trigger()

@@ -153,3 +153,16 @@ test('an announced address moves only when it must, and addresses spread', () =>
 		else assert.equal(after[i], was)
 	}
 })
+
+test('a port that two claim goes to the older one, as on the nodes', () => {
+	const aged = (name: string, creationTimestamp: string, nodePort: number): Service => {
+		const made = service(name, { ports: [{ port: 80, nodePort }] })
+		return { ...made, metadata: { ...made.metadata, creationTimestamp } }
+	}
+	const older = aged('z', '2026-01-01T00:00:00Z', 30001)
+	const younger = aged('a', '2026-01-02T00:00:00Z', 30002)
+	const found = model(node(1), older, younger)
+	const balanced = balance(found, vip, 'TCP', 80, client)
+	assert.deepEqual(balanced?.kind === 'forward' && balanced.targets.map((t) => t.port), [30001])
+	assert.equal(found.frontends.get(`${vip} TCP 80`), 'default/z')
+})

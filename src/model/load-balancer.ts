@@ -64,15 +64,28 @@ export function balance(
 	return { kind: 'forward', targets: targetsOf(model, service, found.port.nodePort, ip), because }
 }
 
-/** The Services whose load balancer is ours and has the address, in the order of their keys. */
+/** The Services whose load balancer is ours and has the address, in the order in which they get a port that two have. */
 export function balancedAt(model: Pick<NetworkModel, 'services'>, ip: Ip): readonly Service[] {
 	const found: Service[] = []
 	for (const service of model.services.values()) {
 		if (service.loadBalancer?.by !== undefined && service.loadBalancer.ingress.some((i) => i.ip === ip))
 			found.push(service)
 	}
-	return found.sort((a, b) => (a.key < b.key ? -1 : 1))
+	return found.sort(byAge)
 }
+
+/**
+ * The older first, then by key: as nodes decide who has a frontend that two claim. Two that share an address have no port
+ * in common but for the moment in which one of them changes, until the controller has taken the address from it.
+ */
+export function byAge(a: Pick<Service, 'key' | 'created'>, b: Pick<Service, 'key' | 'created'>): number {
+	const [first, second] = [a.created ?? noTime, b.created ?? noTime]
+	if (first !== second) return first < second ? -1 : 1
+	return a.key < b.key ? -1 : 1
+}
+
+/** Behind every time. */
+const noTime = '9999'
 
 /**
  * How traffic comes to an address. The appliance needs a node port for each port it hands on; a Service without

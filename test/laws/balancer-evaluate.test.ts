@@ -82,7 +82,7 @@ function should(model: NetworkModel, source: Ip, { ip, protocol, port }: Fronten
 	const hidden = holders.some((s) => s.loadBalancer?.internal !== undefined)
 	if (balanced === undefined) {
 		if (hidden) return { drop: 1 }
-		return { [holders.length === 0 || wayOf(holders) === 'announce' ? 'as it is' : refusal(protocol)]: 1 }
+		return { [holders.length === 0 || wayOf(holders) === 'announce' ? 'as it is' : 'reject']: 1 }
 	}
 	switch (balanced.kind) {
 		case 'drop':
@@ -91,15 +91,10 @@ function should(model: NetworkModel, source: Ip, { ip, protocol, port }: Fronten
 			return { 'as it is': 1 }
 		case 'forward': {
 			const { targets } = balanced
-			if (targets.length === 0) return { [refusal(protocol)]: 1 }
+			if (targets.length === 0) return { reject: 1 }
 			return Object.fromEntries(targets.map((t) => [`${t.ip} ${t.port}`, 1 / targets.length]))
 		}
 	}
-}
-
-/** The appliance has no answer for SCTP: its kernel says what it says to any host. */
-function refusal(protocol: Frontend['protocol']): string {
-	return protocol === 'SCTP' ? 'not taken' : 'reject'
 }
 
 function would(program: NftProgram, packet: Packet): Record<string, number> {

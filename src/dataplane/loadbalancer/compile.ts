@@ -10,7 +10,7 @@ import {
 	type NftTable,
 	tableKey,
 } from '../../linux/nft/program.ts'
-import { isReachable, targetsOf, wayOf } from '../../model/load-balancer.ts'
+import { byAge, isReachable, targetsOf, wayOf } from '../../model/load-balancer.ts'
 import type { NetworkModel, NodeName, Service } from '../../model/network.ts'
 import type { ObjectKey, Origin } from '../../model/origin.ts'
 import { originComment } from '../origin.ts'
@@ -58,7 +58,7 @@ export function compileBalancer(
 	return same ? previous : { tables: tableOf(tables.map((t) => [tableKey(t.family, t.name), t] as const)) }
 }
 
-/** The Services of each address our load balancers have, by key. */
+/** The Services of each address our load balancers have, the older first. */
 export function holdersOf(model: Pick<NetworkModel, 'services'>): ReadonlyMap<Ip, readonly Service[]> {
 	const holders = new Map<Ip, Service[]>()
 	for (const service of model.services.values()) {
@@ -69,7 +69,7 @@ export function holdersOf(model: Pick<NetworkModel, 'services'>): ReadonlyMap<Ip
 			else if (ip !== undefined) holders.set(ip, [service])
 		}
 	}
-	for (const list of holders.values()) list.sort((a, b) => (a.key < b.key ? -1 : 1))
+	for (const list of holders.values()) list.sort(byAge)
 	return holders
 }
 
@@ -143,7 +143,7 @@ function contribute(
 	for (const port of service.ports) {
 		if (port.protocol === 'ICMP' || port.nodePort === undefined) continue
 		const key = `${ip} . ${protocolNames[port.protocol]} . ${port.port}`
-		// Of two Services with one port on one address the first by name has it, as the model says.
+		// Of two Services with one port on one address the first has it, as the model says.
 		if (claimed.has(key)) continue
 		claimed.add(key)
 		const why = commented(port.origin)

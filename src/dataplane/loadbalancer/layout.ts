@@ -210,9 +210,11 @@ export function chainsOf({ family, picks, edge }: Shape): NftChain[] {
 					[...inSet([daddr], names.addresses), ...matchProtocol(protocols.tcp), count, rejectTcp],
 					'no such port, or no node that passes its health check',
 				),
-				rule(
-					[...inSet([daddr], names.addresses), ...matchProtocol(protocols.udp), count, rejectPort(family)],
-					'no such port, or no node that passes its health check',
+				...[protocols.udp, protocols.sctp].map((protocol) =>
+					rule(
+						[...inSet([daddr], names.addresses), ...matchProtocol(protocol), count, rejectPort(family)],
+						'no such port, or no node that passes its health check',
+					),
 				),
 			],
 		},
