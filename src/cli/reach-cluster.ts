@@ -38,7 +38,6 @@ export async function readCluster(
 			...(cluster.config === undefined ? {} : { config: cluster.config }),
 			...(cluster.sources === undefined ? {} : { sources: cluster.sources }),
 			...(cluster.objects === undefined ? {} : { objects: cluster.objects }),
-			...(cluster.resolvedNames === undefined ? {} : { resolvedNames: cluster.resolvedNames }),
 		})
 		const lacking = [...missing]
 		const others = new Map<string, readonly KubeObject[]>()
