@@ -135,9 +135,12 @@ test(
 test('what is allowed is told to who observes: by its Service, at both nodes, and its end', where, async () => {
 	const observer = follow({ port: 81, ended: true })
 	const arriving = follow({ to: { kind: 'pod', name: 'web' }, port: 80, verdicts: ['FORWARDED'] })
-	await new Promise((resolve) => setTimeout(resolve, 300))
-	assert.equal(curl(await podNs('far'), 'http://10.96.7.8:81/', 3), 0)
-	const [out] = await lab.until(async () => (observer.seen.length > 0 ? (observer.seen as FlowEvent[]) : undefined))
+	const far = await podNs('far')
+	// Who follows is told of what begins from then on, if not of the first of these.
+	const [out] = await lab.until(async () => {
+		assert.equal(curl(far, 'http://10.96.7.8:81/', 3), 0)
+		return observer.seen.length > 0 && arriving.seen.length > 0 ? (observer.seen as FlowEvent[]) : undefined
+	})
 	assert.ok(out)
 	assert.equal(out.flow.verdict, 'FORWARDED')
 	assert.equal(out.node_name, 'node-2')
@@ -151,9 +154,13 @@ test('what is allowed is told to who observes: by its Service, at both nodes, an
 	assert.equal(into.flow.traffic_direction, 'INGRESS')
 	assert.equal(into.flow.source.pod_name, 'far')
 	await Promise.all([observer.stop(), arriving.stop()])
-	const before = (await remembered({ verdicts: ['FORWARDED'] })).length
-	assert.equal(curl(await podNs('far'), 'http://10.96.7.8:81/', 3), 0)
-	assert.equal((await remembered({ verdicts: ['FORWARDED'] })).length, before, 'nobody observes, nobody is told')
+	// Nobody observes, nobody is told: once the nodes have heard that the observers left.
+	const all = async () => (await remembered({ verdicts: ['FORWARDED'] })).length
+	await lab.until(async () => {
+		const before = await all()
+		assert.equal(curl(far, 'http://10.96.7.8:81/', 3), 0)
+		return (await all()) === before ? true : undefined
+	})
 })
 
 test('on trial: told as what would be denied, and carried', where, async () => {
