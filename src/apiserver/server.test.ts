@@ -456,3 +456,38 @@ describe('bodies and parameters that make no sense', () => {
 		})
 	}
 })
+
+describe('what is kept and does nothing says so', () => {
+	const post = async (path: string, body: object) => {
+		const { send } = await start()
+		const response = await send('POST', path, JSON.stringify(body))
+		assert.ok(response.status < 300, await response.clone().text())
+		return response.headers.get('warning')
+	}
+	const quota = { apiVersion: 'v1', kind: 'ResourceQuota', metadata: { name: 'q' }, spec: { hard: { pods: '1' } } }
+	const remote = (service: object | undefined) => ({
+		apiVersion: 'apiregistration.k8s.io/v1',
+		kind: 'APIService',
+		metadata: { name: 'v1.x.example.com' },
+		spec: { group: 'x.example.com', version: 'v1', groupPriorityMinimum: 1000, versionPriority: 10, service },
+	})
+	test('a quota, an API of another server', async () => {
+		assert.match((await post('/api/v1/namespaces/default/resourcequotas', quota)) ?? '', /quotas are not enforced/)
+		const services = '/apis/apiregistration.k8s.io/v1/apiservices'
+		assert.match((await post(services, remote({ namespace: 'a', name: 'b' }))) ?? '', /not passed on/)
+		assert.equal(await post(services, remote(undefined)), null)
+	})
+
+	test('an ephemeral container', async () => {
+		const { send, client } = await start()
+		const spec = { containers: [{ name: 'c', image: 'x' }] }
+		await client.create(pods, { metadata: { name: 'p', namespace: 'default' }, spec } as unknown as Pod)
+		const debug = { spec: { ephemeralContainers: [{ name: 'd', image: 'x' }] } }
+		const path = '/api/v1/namespaces/default/pods/p/ephemeralcontainers'
+		const response = await send('PATCH', path, JSON.stringify(debug), {
+			'content-type': 'application/strategic-merge-patch+json',
+		})
+		assert.equal(response.status, 200)
+		assert.match(response.headers.get('warning') ?? '', /ephemeral containers are kept and not started here/)
+	})
+})

@@ -19,7 +19,7 @@ import { badRequest, cause, conflict, invalid, methodNotAllowed, notFound, refus
 import type { Entry } from './store.ts'
 import { ageOf } from './table/cells.ts'
 import type { KindTable } from './table/table.ts'
-import { patchObject, readWriteOptions, replace, updateObject } from './write.ts'
+import { again, patchObject, readWriteOptions, replace, updateObject } from './write.ts'
 
 export async function handleSubresource(call: Call): Promise<Response> {
 	const { request, served } = call
@@ -258,7 +258,8 @@ async function changePart(call: Call, which: 'ephemeralcontainers' | 'resize'): 
 					subresource: which,
 					now: call.api.now(),
 				}).object
-	return replace(call, parentOf(call), given as unknown as UnknownObject, options, {
+	const extra: Parameters<typeof replace>[4] = {
+		warnings: which === 'ephemeralcontainers' ? [ephemeralWarning] : [],
 		prepare(old, next) {
 			const spec = part(old, 'spec')
 			const wanted = part(next, 'spec')
@@ -276,8 +277,12 @@ async function changePart(call: Call, which: 'ephemeralcontainers' | 'resize'): 
 				spec: { ...spec, [field]: merged },
 			} as UnknownObject
 		},
-	})
+	}
+	return again(call, () => replace(call, parentOf(call), given as unknown as UnknownObject, options, extra))
 }
+
+const ephemeralWarning =
+	"ephemeral containers are kept and not started here: kubectl exec runs this machine's programs in the pod's network"
 
 function withResources(have: Json | undefined, want: Json | undefined): Json {
 	const wanted = new Map((Array.isArray(want) ? want : []).map((c: JsonObject) => [c.name, c] as const))
@@ -444,22 +449,12 @@ function isFreeToGo(pod: UnknownObject, budget: UnknownObject): boolean {
 async function finalize(call: Call): Promise<Response> {
 	const options = readWriteOptions(call)
 	const body = await bodyOf(call, 'v1', 'Namespace')
-	const before = parentOf(call)
-	return replace(
-		call,
-		before,
-		{
-			...before.object,
-			...body,
-			metadata: { ...before.object.metadata, ...part(body, 'metadata') },
-		} as unknown as UnknownObject,
-		options,
-		{
-			prepare: (old, next) =>
-				({
-					...old,
-					spec: { ...part(old, 'spec'), finalizers: part(next, 'spec').finalizers ?? [] },
-				}) as UnknownObject,
-		},
-	)
+	const prepare = (old: UnknownObject, next: UnknownObject) =>
+		({ ...old, spec: { ...part(old, 'spec'), finalizers: part(next, 'spec').finalizers ?? [] } }) as UnknownObject
+	return again(call, () => {
+		const before = parentOf(call)
+		const metadata = { ...before.object.metadata, ...part(body, 'metadata') }
+		const next = { ...before.object, ...body, metadata } as unknown as UnknownObject
+		return replace(call, before, next, options, { prepare })
+	})
 }

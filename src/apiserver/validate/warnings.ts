@@ -4,7 +4,20 @@
 import type { JsonObject } from '../../kube/schema/json.ts'
 import { isSet, objectAt, textAt, textsAt } from './report.ts'
 
-const rules: Readonly<Record<string, (object: JsonObject) => readonly string[]>> = { services: warningsOfService }
+const rules: Readonly<Record<string, (object: JsonObject) => readonly string[]>> = {
+	services: warningsOfService,
+	'cronjobs.batch': idle('CronJobs start no Jobs'),
+	'horizontalpodautoscalers.autoscaling': idle('nothing is scaled, there are no metrics'),
+	resourcequotas: idle('quotas are not enforced'),
+	limitranges: idle('limits are not enforced'),
+	'apiservices.apiregistration.k8s.io': (service) =>
+		isSet(objectAt(service, 'spec').service) ? idle('requests are not passed on to other API servers')() : [],
+}
+
+/** Nobody in this cluster acts on the kind. */
+function idle(what: string): () => readonly string[] {
+	return () => [`kept, without effect here: ${what}`]
+}
 
 /** The warnings about an object of a storage; most have none. */
 export function warningsOf(storage: string, object: JsonObject): readonly string[] {
