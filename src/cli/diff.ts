@@ -5,9 +5,10 @@ import { policyProfiles } from '../model/policy-profile.ts'
 import { type Difference, differenceCells, differences, type Side, summaryText } from '../reach/diff.ts'
 import { Reach } from '../reach/engine.ts'
 import { endDocument, extentDocument } from '../reach/output/document.ts'
-import { csvTable, markdownTable } from '../reach/output/tables.ts'
+import { pullRequestText } from '../reach/output/pull-request.ts'
+import { csvTable } from '../reach/output/tables.ts'
 import { partiesOf } from '../reach/parties.ts'
-import { endName, type RowEnd } from '../reach/table.ts'
+import type { RowEnd } from '../reach/table.ts'
 import { CommandError, exit } from './exit.ts'
 import { type CommonOptions, readCount } from './options.ts'
 import { formatOf, printDocument } from './output.ts'
@@ -21,6 +22,8 @@ export interface DiffOptions extends CommonOptions {
 }
 
 const formats = ['txt', 'md', 'csv', 'json', 'yaml'] as const
+/** GitHub refuses a comment with more than 65,536 characters; some are left for what is put around. */
+const commentSize = 60_000
 const head = ['change', 'from', 'to', 'before', 'after', 'because'] as const
 
 export async function diff(options: DiffOptions, args: readonly string[]): Promise<number> {
@@ -50,7 +53,14 @@ export async function diff(options: DiffOptions, args: readonly string[]): Promi
 			process.stdout.write(`${summaryText(all)}\n`)
 			break
 		case 'md':
-			process.stdout.write(markdown(list, all))
+			process.stdout.write(
+				pullRequestText({
+					differences: list,
+					parties: [...new Map([...was.parties, ...is.parties].map((p) => [p.name, p])).values()],
+					// Who says how much is asked for gets it.
+					size: options.limit === undefined ? commentSize : Number.POSITIVE_INFINITY,
+				}),
+			)
 			break
 		case 'csv':
 			process.stdout.write(csvTable(head, rows))
@@ -95,28 +105,4 @@ function plainText(d: Difference): string {
 	const [change = '', from, to, before, after] = differenceCells(d)
 	const text = d.change === 'added' ? after : d.change === 'removed' ? before : `${before} → ${after}`
 	return `${change.padEnd(8)} ${from} → ${to}: ${text}\n${d.because.map((o) => `           ${originText(o)}\n`).join('')}`
-}
-
-/** For a pull request: what it comes to in one line, the table, and the reasons folded away. */
-function markdown(list: readonly Difference[], all: readonly Difference[]): string {
-	const parts = [`### Reachability\n\n**${summaryText(all)}**\n`]
-	if (list.length === 0) return parts.join('')
-	const signs = { added: '➕ added', removed: '➖ removed', changed: '✏️ changed' } as const
-	parts.push(
-		`\n${markdownTable(
-			head.slice(0, 5),
-			list.map((d) => [signs[d.change], ...differenceCells(d).slice(1, 5)]),
-		)}`,
-	)
-	if (list.length < all.length) parts.push(`\n${all.length - list.length} more are not shown.\n`)
-	const reasons = list.filter((d) => d.because.length > 0)
-	if (reasons.length > 0) {
-		const text = (s: string) => `\`${s.replaceAll('`', "'")}\``
-		const lines = reasons.map(
-			(d) =>
-				`- ${text(`${endName(d.from)} → ${endName(d.to)}`)}\n${d.because.map((o) => `  - ${text(originText(o))}\n`).join('')}`,
-		)
-		parts.push(`\n<details>\n<summary>What changed them</summary>\n\n${lines.join('')}\n</details>\n`)
-	}
-	return parts.join('')
 }

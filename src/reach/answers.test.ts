@@ -7,12 +7,13 @@ import { isFailure } from '../base/failure.ts'
 import { originText } from '../model/origin.ts'
 import { policyProfiles } from '../model/policy-profile.ts'
 import { connectionsText } from './connections.ts'
-import { differenceCells, differences, summaryText } from './diff.ts'
+import { type Difference, differenceCells, differences, summaryText } from './diff.ts'
 import { Reach } from './engine.ts'
 import { exposureOf } from './exposure.ts'
 import { collapse, portsText } from './output/collapse.ts'
 import { rowDocument } from './output/document.ts'
 import { dotGraph, mermaidGraph } from './output/graph.ts'
+import { pullRequestText } from './output/pull-request.ts'
 import { svgGraph } from './output/svg.ts'
 import { csvTable, markdownTable } from './output/tables.ts'
 import type { Party } from './parties.ts'
@@ -317,4 +318,63 @@ test('graphs: what is drawn, and that no line passes behind a node', () => {
 	const within = boxes.filter((box) => Number(box[1]) === x)
 	assert.equal(within.length, 1, 'a node in the column it passes')
 	assert.ok(y < Number(within[0]![2]) || y > Number(within[0]![2]) + 30, `${y} is behind the node at ${within[0]![2]}`)
+})
+
+test('a difference as the comment of a pull request: opening before closing, alike together, never too long', () => {
+	const many = 40
+	const workloads = Array.from({ length: many }, (_, i) => ({
+		...closed.parties[0]!,
+		name: `shop/deploy/w-${String(i).padStart(2, '0')}`,
+		namespace: 'shop',
+		pods: 1,
+	}))
+	const end = (party: Party) => ({ kind: 'workload', party }) as const
+	const extent = (connections: readonly number[]) => ({ connections })
+	const difference = (
+		from: Party,
+		to: Party,
+		was: readonly number[],
+		is: readonly number[],
+		line: number,
+	): Difference => ({
+		change: was.length === 0 ? 'added' : is.length === 0 ? 'removed' : 'changed',
+		from: end(from),
+		to: end(to),
+		before: extent(was),
+		after: extent(is),
+		fresh: [],
+		because: [{ kind: 'NetworkPolicy', key: 'shop/p`*|', source: { file: 'p.yaml', line } }],
+	})
+	const [first, second, third] = workloads as [Party, Party, Party]
+	const text = pullRequestText({
+		differences: [
+			...workloads.map((w) => difference(w, first, [80, 81], [], 1)),
+			difference(first, second, [], [443, 444], 2),
+			difference(second, third, [80, 81], [443, 444], 3),
+		],
+		parties: workloads,
+		size: 60_000,
+	})
+	assert.match(
+		text,
+		/\n\| ➕ added \| shop\/deploy\/w-00 \| shop\/deploy\/w-01 \| - \| TCP 443 \|\n\| ✏️ changed .*\n\| ➖ removed \| any workload \| shop\/deploy\/w-00 \| TCP 80 \| - \|\n\n/,
+	)
+	assert.match(text, /- `any workload → shop\/deploy\/w-00`\n {2}- `NetworkPolicy shop\/p'\*\| \(p\.yaml:1\)`/)
+	const apart = workloads.flatMap((from, i) =>
+		workloads.map((to, j) => difference(from, to, [], [80 + i * many + j, 81 + i * many + j], i * many + j)),
+	)
+	for (const size of [2_000, 20_000, 60_000]) {
+		const cut = pullRequestText({ differences: apart, parties: workloads, size })
+		assert.ok(cut.length <= size, `${cut.length} > ${size}`)
+		assert.match(cut, /\*\*Connections: 1600 added\*\*[\s\S]*\n\d+ more rows are not shown/)
+		assert.match(cut, /\n\| ➕ added \|.*\|\n/)
+	}
+	assert.match(
+		pullRequestText({ differences: apart, parties: workloads, size: 400_000 }),
+		/w-39`\n {2}- `Net.*1599\)`\n\n<\/details>\n$/,
+	)
+	assert.equal(
+		pullRequestText({ differences: [], parties: [], size: 60_000 }),
+		'### Reachability\n\n**No connection changes**\n',
+	)
 })

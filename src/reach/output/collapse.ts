@@ -29,6 +29,17 @@ export function portsText(row: Pick<ReachRow, 'connections' | 'every'>): string 
 
 /** Exact: a line stands for rows that are all there. Rows are not kept, only their ends. */
 export function collapse(rows: Iterable<ReachRow>, parties: readonly Party[]): readonly Line[] {
+	function* lines(): Iterable<Line> {
+		for (const row of rows) yield { from: endName(row.from), to: endName(row.to), ports: portsText(row) }
+	}
+	return collapseLines(lines(), parties)
+}
+
+/** Lines with the same text for `ports`, which may be any that is the same for all of them. */
+export function collapseLines(
+	pairs: Iterable<Line>,
+	parties: readonly Pick<Party, 'name' | 'namespace' | 'pods'>[],
+): readonly Line[] {
 	const namespaces = new Map<string, string[]>()
 	const single = new Set<string>()
 	for (const { name, namespace, pods } of parties) {
@@ -56,13 +67,11 @@ export function collapse(rows: Iterable<ReachRow>, parties: readonly Party[]): r
 		return out
 	}
 	const bySink = new Map<string, { to: string; ports: string; from: Set<string> }>()
-	for (const row of rows) {
-		const to = endName(row.to)
-		const ports = portsText(row)
+	for (const { from, to, ports } of pairs) {
 		const id = `${to}\n${ports}`
 		let group = bySink.get(id)
 		if (group === undefined) bySink.set(id, (group = { to, ports, from: new Set() }))
-		group.from.add(endName(row.from))
+		group.from.add(from)
 	}
 	const bySource = new Map<string, { from: string; ports: string; to: Set<string> }>()
 	for (const { to, ports, from } of bySink.values()) {
