@@ -250,9 +250,12 @@ async function trace(to: string): Promise<{ disposition: string; text: string; d
 }
 
 test('the three witnesses say which name an address has, or that it has none', where, async () => {
+	assert.equal((await find('api.example.com', 'A', 'client')).length, 1)
+	assert.equal((await find('api.example.com', 'AAAA', 'client')).length, 1)
 	await only(['api.example.com', 'brief.example.com'])
 	try {
-		assert.equal(await use('client', 'api.example.com'), true)
+		// Asked for before the policy came, it need not be asked for again.
+		await lab.until(async () => ((await reaches('client', '203.0.113.1', 300)) ? true : undefined))
 		const open = await trace('203.0.113.1')
 		assert.equal(open.disagreement, undefined, open.text)
 		assert.match(open.text, /an address of api\.example\.com, as the cluster's DNS server answered/)
@@ -265,17 +268,16 @@ test('the three witnesses say which name an address has, or that it has none', w
 	}
 })
 
-/** A connection that stays open: what is said comes back. */
-async function talk(pod: string, to: string, port: number) {
+/** A name is asked for, and a connection to it stays open: what is said comes back. */
+function talk(pod: string, name: string) {
+	const script = `${asking}
+		find(args[0], 'A').then(([host]) => {
+			const s = net.connect({ host, port: 80 }, () => console.log('open'))
+			s.on('data', (d) => process.stdout.write(d))
+			process.stdin.pipe(s)
+		})`
 	const child: ChildProcess = inNetnsAt(podNs(pod), () =>
-		spawn(
-			process.execPath,
-			[
-				'-e',
-				`const s = require('net').connect(${port}, '${to}', () => console.log('open')); s.on('data', (d) => process.stdout.write(d)); process.stdin.pipe(s)`,
-			],
-			{ stdio: ['pipe', 'pipe', 'inherit'] },
-		),
+		spawn(process.execPath, ['-e', script, JSON.stringify([name])], { stdio: ['pipe', 'pipe', 'inherit'] }),
 	)
 	let heard = ''
 	child.stdout?.on('data', (d) => {
@@ -291,31 +293,32 @@ async function talk(pod: string, to: string, port: number) {
 test('when the answer is over new connections end, and open ones go on', where, async () => {
 	const echo = createServer((c) => c.on('error', () => {}).pipe(c))
 	echo.listen({ fd: bindTcp(outside(), '203.0.113.3' as Ip, 80) })
+	const isOver = async () => ((await tables()).includes('"brief.example.com"') ? undefined : true)
 	await only(['brief.example.com'])
+	const open = talk('client', 'brief.example.com')
 	try {
-		assert.equal(await use('client', 'brief.example.com'), true)
-		const open = await talk('client', '203.0.113.3', 80)
-		try {
-			await open.heard('open', 9)
-			await lab.until(async () => ((await tables()).includes('brief.example.com" }') ? undefined : true), 40)
-			assert.equal(await reaches('client', '203.0.113.3'), false, 'a new one')
-			open.say('still here')
-			await open.heard('still here', 10)
-			assert.equal(await use('client', 'brief.example.com'), true, 'asked again')
+		await open.heard('open', 30)
+		await lab.until(isOver, 40)
+		assert.equal(await reaches('client', '203.0.113.3'), false, 'a new one')
+		open.say('still here')
+		await open.heard('still here', 10)
 
-			// Where established connections are asked again, the address stays while one uses it.
-			await lab.up({ policies: { cutEstablished: true } })
-			const held = (await lab.handle.client.answeredNames()).find((n) => n.name === 'brief.example.com')
-			const until = Math.max(...(held?.addresses.map((a) => a.until) ?? [0]))
-			await lab.until(async () => (Date.now() > until + 500 ? true : undefined), 30)
-			open.say('in use')
-			await open.heard('in use', 10)
-			assert.equal(await reaches('client', '203.0.113.3'), true)
-		} finally {
-			open.end()
-		}
-		await lab.until(async () => ((await reaches('client', '203.0.113.3', 300)) ? undefined : true), 60)
+		// Where established connections are asked again, the address stays while one uses it.
+		await lab.up({ policies: { cutEstablished: true } })
+		open.say('cut')
+		assert.equal(await use('client', 'brief.example.com'), true, 'asked again')
+		await open.heard('cut', 60)
+		const held = (await lab.handle.client.answeredNames()).find((n) => n.name === 'brief.example.com')
+		const until = Math.max(...(held?.addresses.map((a) => a.until) ?? [0]))
+		await lab.until(async () => (Date.now() > until + 500 ? true : undefined), 30)
+		open.say('in use')
+		await open.heard('in use', 10)
+		assert.equal(await isOver(), undefined)
+		open.end()
+		await lab.until(isOver, 60)
+		assert.equal(await reaches('client', '203.0.113.3'), false, 'nobody uses it')
 	} finally {
+		open.end()
 		echo.close()
 		await lab.up({ policies: { cutEstablished: false } })
 		await withdraw()
@@ -345,6 +348,39 @@ test('what was answered is there while nobody tends the nodes, and when somebody
 	} finally {
 		await traffic?.stop()
 		await lab.up()
+		await withdraw()
+	}
+})
+
+test('a headless Service has a name that a policy may mean; one with an address is not seen by it', where, async () => {
+	await lab.create(podObject('server', { nodeName: 'node-2', terminationGracePeriodSeconds: 0 }))
+	const server = (await lab.pod('server')).status?.podIP ?? ''
+	for (const [name, spec] of [
+		['pods', { clusterIP: 'None' }],
+		['balanced', { clusterIP: '10.96.7.7' }],
+	] as const)
+		await lab.create({
+			apiVersion: 'v1',
+			kind: 'Service',
+			metadata: { name, namespace: 'default' },
+			spec: { ...spec, selector: { app: 'server' }, ports: [{ port: 80 }] },
+		})
+	await lab.until(
+		async () => (await find('pods.default.svc.cluster.local', 'A', 'client')).includes(server) || undefined,
+	)
+	await lab.until(async () => (await reaches('client', '10.96.7.7', 300)) || undefined)
+	await only(['balanced.default.svc.cluster.local'])
+	try {
+		assert.deepEqual(await find('balanced.default.svc.cluster.local', 'A', 'client'), ['10.96.7.7'])
+		assert.equal(await reaches('client', '10.96.7.7'), false, 'policies see its pods')
+	} finally {
+		await withdraw()
+	}
+	await only(['*.default.svc.cluster.local'])
+	try {
+		assert.equal(await reaches('client', server), false, 'not asked for yet')
+		assert.equal(await use('client', 'pods.default.svc.cluster.local'), true)
+	} finally {
 		await withdraw()
 	}
 })
