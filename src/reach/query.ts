@@ -250,7 +250,7 @@ function ofService(model: NetworkModel, service: Service, port: PortText | undef
 		)
 		throw new Failure(
 			'UnknownPort',
-			`Cannot answer for "${text}": Service "${service.key}" has ${ports.length === 0 ? 'no port' : ports.join(', ')}`,
+			`Cannot answer for "${text}": Service "${service.key}" has ${ports.length === 0 ? 'no port' : ports.join(', ')}${hintOf(model, service, port)}`,
 		)
 	}
 	const sinks = chosen.flatMap((p) =>
@@ -271,6 +271,13 @@ function ofService(model: NetworkModel, service: Service, port: PortText | undef
 	if (sinks.length === 0)
 		throw new Failure('NoAddress', `Cannot answer for "${text}": no pod is behind Service "${service.key}"`)
 	return sinks
+}
+
+/** The port is that of the pods behind it, as rows name it: the workload is asked for then. */
+function hintOf(model: NetworkModel, service: Service, port: PortText | undefined): string {
+	const endpoint = service.ports.flatMap((p) => p.endpoints).find((e) => e.port === port?.port)
+	const pod = endpoint?.pod === undefined ? undefined : model.pods.get(endpoint.pod)
+	return pod === undefined ? '' : `; for the port of its pods ask for ${podText(pod)}:${endpoint!.port}`
 }
 
 function isSubject(point: Point): point is Point & { pod: Pod } {

@@ -221,6 +221,10 @@ const refusals: readonly (readonly [readonly string[], RegExp])[] = [
 	[['reach', '-f', 'examples/shop', '--query', 'web'], /Cannot read the query "web"/],
 	[['reach', '-f', 'examples/shop', '--query', 'nobody -> db:5432'], /Cannot find "nobody"/],
 	[['reach', '-f', 'examples/shop', '--query', 'web -> db:1'], /Service "shop\/db" has 5432 \(sql\)/],
+	[
+		['reach', '-f', 'examples/shop', '--query', 'web -> api:9000'],
+		/has 80 .*; for the port of its pods ask for shop\/deploy\/api:9000/,
+	],
 	[['reach', '-f', 'examples/shop', '--from', 'nobody'], /--from: there is no workload "nobody"/],
 	[['reach', '-f', 'examples/shop', '--limit', '0'], /--limit must be a whole number/],
 	[['diff', 'examples/shop'], /missing required argument/],

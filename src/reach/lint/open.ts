@@ -35,7 +35,7 @@ export function* checkNamespaces(input: LintInput): Iterable<Finding> {
 			yield {
 				code: 'PW0049',
 				severity: 'info',
-				text: `In namespace "${namespace}" no policy selects ${list} for ingress: everybody reaches them`,
+				text: `In namespace "${namespace}" no policy selects ${list} for ingress: everybody reaches ${open.length === 1 ? 'it' : 'them'}`,
 				because: open.slice(0, 5).map((p) => p.origin),
 			}
 		}
