@@ -10,7 +10,7 @@ import type { Packet } from '../../src/base/packet.ts'
 import { evaluate } from '../../src/dataplane/nftables/evaluate.ts'
 import { createNftables } from '../../src/dataplane/nftables/nftables.ts'
 import { build } from '../../src/model/build.ts'
-import { frontendsOf } from '../../src/model/frontends.ts'
+import { findFrontend, frontendsOf } from '../../src/model/frontends.ts'
 import type { NetworkModel, Node } from '../../src/model/network.ts'
 import { routeFrom } from '../../src/walk/route.ts'
 import type { Disposition, Flow, FlowSource } from '../../src/walk/trace.ts'
@@ -25,6 +25,8 @@ interface Client {
 	readonly from?: FlowSource
 	readonly node: Node
 	readonly source: Ip
+	/** A pod of another node: only for the ports of this one it comes by, at all else its own node takes it. */
+	readonly elsewhere?: true
 }
 
 interface Frontend {
@@ -34,7 +36,7 @@ interface Frontend {
 }
 
 test('walk = evaluated nftables program', () => {
-	const seen = { translated: 0, masqueraded: 0, passed: 0, reject: 0, drop: 0 }
+	const seen = { translated: 0, masqueraded: 0, passed: 0, reject: 0, drop: 0, elsewhere: 0 }
 	fc.assert(
 		fc.property(edits, (list) => {
 			let state = nothing
@@ -69,6 +71,7 @@ test('walk = evaluated nftables program', () => {
 					for (const to of all) {
 						// What a pod sends to itself never leaves it.
 						if (familyOf(to.ip) !== familyOf(client.source) || isOwn(model, client, to.ip)) continue
+						if (client.elsewhere === true && !isNodePort(model, node, to)) continue
 						const from = client.from ?? { kind: 'outside', ip: client.source }
 						const flow: Flow = { from, to: { ip: to.ip }, protocol: to.protocol, port: to.port }
 						const packet: Packet = {
@@ -87,6 +90,7 @@ test('walk = evaluated nftables program', () => {
 							else if (key.startsWith(`${to.ip}:${to.port} `)) seen.passed++
 							else if (key.endsWith(`from ${client.source}`)) seen.translated++
 							else seen.masqueraded++
+							if (client.elsewhere === true && key.startsWith(`${client.source}:`)) seen.elsewhere++
 						}
 					}
 				}
@@ -117,11 +121,19 @@ function clientsOn(model: NetworkModel, node: Node): Client[] {
 	}
 	for (const pod of model.pods.values()) {
 		// A pod that ended sends nothing.
-		if (pod.node !== node.name || pod.hostNetwork || pod.phase === 'Succeeded' || pod.phase === 'Failed') continue
-		for (const source of pod.ips) clients.push({ from: { kind: 'pod', pod: pod.key }, node, source })
+		if (pod.hostNetwork || pod.phase === 'Succeeded' || pod.phase === 'Failed') continue
+		for (const source of pod.ips) {
+			if (pod.node === node.name) clients.push({ from: { kind: 'pod', pod: pod.key }, node, source })
+			else if (pod.node !== undefined) clients.push({ node, source, elsewhere: true })
+		}
 	}
 	// A node without an address of a family carries nothing of it: there is none to masquerade with.
 	return clients.filter(({ source }) => node.addresses.some((a) => familyOf(a) === familyOf(source)))
+}
+
+function isNodePort(model: NetworkModel, node: Node, to: Frontend): boolean {
+	const found = findFrontend(model, node, to)
+	return found?.kind === 'frontend' && found.frontend.kind === 'node-port'
 }
 
 function isOwn(model: NetworkModel, { from }: Client, ip: Ip): boolean {
