@@ -10,6 +10,7 @@ import { createHostports } from '../dataplane/hostports/hostports.ts'
 import type { LinksChange } from '../dataplane/links/diff.ts'
 import { createLinks } from '../dataplane/links/links.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
+import { createSources } from '../dataplane/links/sources.ts'
 import { createPolicy } from '../dataplane/policy/policy.ts'
 import { serviceProxyModes } from '../dataplane/proxies/service-proxies.ts'
 import { type Connection, deleteConnections, openConntrack, readConntrack } from '../linux/conntrack.ts'
@@ -54,6 +55,8 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 	let conntrack: NetlinkSocket | undefined
 	const links = createLinks({ netns, uplink: options.uplink, attachments: () => attachments, clock })
 	const wiring = createPlane('links', links)
+	const sources = createSources({ netns })
+	const senders = createPlane('links (sources)', sources)
 	const services = createServicePlanes(node, options.serviceProxy ?? 'nftables', {
 		netns,
 		*namespaces() {
@@ -149,8 +152,14 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 			metrics.reconciled(forgotten, (performance.now() - from) / 1000)
 		}
 		if (cleaning) {
+			try {
+				await services.clean(serviceProxyModes)
+			} catch (e) {
+				// The next pass tries again.
+				metrics.cleanupFailed()
+				throw e
+			}
 			cleaning = false
-			await services.clean(serviceProxyModes)
 		}
 	}
 
@@ -169,6 +178,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 					await bringServices(model)
 					throw e
 				}
+				await senders.bring(sources.compile(model, node))
 				attachments = want
 				let failed: NodeFailure | undefined
 				try {
@@ -190,13 +200,17 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		repair: () =>
 			exclusive(async () => {
 				const drifted = [...(await services.repair())]
-				for (const plane of [policies, wiring, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
+				for (const plane of [policies, senders, wiring, ports]) if ((await plane.repair()) > 0) drifted.push(plane.name)
 				return drifted
 			}),
 		setServiceProxy: (mode) =>
 			exclusive(async () => {
 				try {
 					await services.switchTo(mode)
+				} catch (e) {
+					// The new one carries; what could not be taken away is the old one.
+					if (services.mode === mode) metrics.cleanupFailed()
+					throw e
 				} finally {
 					metrics.setMode(services.mode)
 				}
@@ -216,6 +230,7 @@ export function createNodePlanes(options: NodePlanesOptions): NodePlanes {
 		},
 		close() {
 			links.close()
+			sources.close()
 			services.close()
 			hostports.close()
 			policy.close()

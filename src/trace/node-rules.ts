@@ -5,6 +5,7 @@ import { familyOf, type Ip } from '../base/ip.ts'
 import type { Hook, Packet } from '../base/packet.ts'
 import { tableOf } from '../base/table.ts'
 import type { Evaluated, ServiceProxyMode } from '../dataplane/dataplane.ts'
+import { routeOf } from '../dataplane/links/evaluate.ts'
 import { evaluate } from '../dataplane/nftables/evaluate.ts'
 import { serviceProxies } from '../dataplane/proxies/service-proxies.ts'
 import type { NftProgram } from '../linux/nft/program.ts'
@@ -75,6 +76,7 @@ export function evaluateTables(
 		connectionStatus: statusOf(arrived, translated),
 		original: arrived,
 		addressType: (ip) => (addresses.includes(ip as Ip) ? 'local' : 'unicast'),
+		wayBack: (ip, device) => routeOf(programs.links, ip as Ip, 'node')?.device === device,
 		masqueradeAddress: (p) => addresses.find((a) => familyOf(a) === familyOf(p.destination)),
 	})
 }

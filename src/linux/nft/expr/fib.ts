@@ -50,6 +50,13 @@ export const fib: ExpressionCodec<FibExpression> = {
 		})
 	},
 	evaluate(e, machine) {
+		if (e.result === 'oif' && e.present === true && e.by.join() === 'saddr,iif') {
+			const { source, inInterface } = machine.packet
+			const { wayBack } = machine.context
+			if (wayBack === undefined || inInterface === undefined) throw new NotEvaluable('routes are not known')
+			machine.registers.writeUInt32LE(wayBack(ipFromBytes(ipToBytes(source)), inInterface) ? 1 : 0, e.to * 4)
+			return undefined
+		}
 		const about = machine.context.addressType
 		if (e.result !== 'type' || about === undefined || e.by.includes('mark'))
 			throw new NotEvaluable('routes are not known')

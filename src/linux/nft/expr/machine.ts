@@ -42,6 +42,8 @@ export interface EvaluationContext {
 	 * the packet itself, if it begins a connection and nothing has translated that.
 	 */
 	readonly original?: Packet
+	/** Whether the way back to an address leads through an interface (`fib saddr . iif oif exists`). */
+	readonly wayBack?: (ip: string, device: string) => boolean
 	/** Address a masquerade takes for an output interface. */
 	readonly masqueradeAddress?: (packet: Packet) => string | undefined
 }
