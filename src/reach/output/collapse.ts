@@ -12,6 +12,10 @@ export interface Line {
 
 /** Fewer than these of a namespace are named one by one. */
 const fewest = 3
+/** "All except": of so many at least, for at most a quarter of them, and never more names than these. */
+const exceptions = { of: 8, share: 0.25, names: 6 }
+
+const everyone = 'any workload'
 
 /** Sets of one engine are few, and rows many. */
 const texts = new WeakMap<Connections, string>()
@@ -35,11 +39,15 @@ export function collapse(rows: Iterable<ReachRow>, parties: readonly Party[]): r
 	return collapseLines(lines(), parties)
 }
 
-/** Lines with the same text for `ports`, which may be any that is the same for all of them. */
-export function collapseLines(
-	pairs: Iterable<Line>,
-	parties: readonly Pick<Party, 'name' | 'namespace' | 'pods'>[],
-): readonly Line[] {
+type Known = Pick<Party, 'name' | 'namespace' | 'pods'>
+
+/**
+ * Names said in few: `any workload`, `shop/*`, either with `except …`. `self`: the name that has no row with itself where
+ * it is one pod alone, and counts as there.
+ */
+export function folderOf(
+	parties: readonly Known[],
+): (names: ReadonlySet<string>, self: string | undefined) => readonly string[] {
 	const namespaces = new Map<string, string[]>()
 	const single = new Set<string>()
 	for (const { name, namespace, pods } of parties) {
@@ -48,24 +56,42 @@ export function collapseLines(
 		else list.push(name)
 		if (pods === 1) single.add(name)
 	}
-	const known = new Set(parties.map((p) => p.name))
-	/** `self` has no row with itself where it is one pod alone. */
-	const fold = (names: ReadonlySet<string>, self: ReadonlySet<string>): string[] => {
-		const has = (name: string) => names.has(name) || (self.has(name) && single.has(name))
+	const all = parties.map((p) => p.name)
+	/** Whole namespaces by one name. */
+	const written = (missing: readonly string[]): readonly string[] => {
+		const gone = new Set(missing)
+		const whole = [...namespaces].filter(([, list]) => list.length > 1 && list.every((name) => gone.has(name)))
+		for (const [, list] of whole) for (const name of list) gone.delete(name)
+		return [...whole.map(([namespace]) => `${namespace}/*`), ...gone].sort()
+	}
+	return (names, self) => {
+		const has = (name: string) => names.has(name) || (name === self && single.has(name))
+		const said = (list: readonly string[], text: string): string | undefined => {
+			const missing = list.filter((name) => !has(name))
+			if (missing.length === 0) return text
+			if (list.length < exceptions.of || missing.length > list.length * exceptions.share) return undefined
+			const except = written(missing)
+			return except.length > exceptions.names ? undefined : `${text} except ${except.join(', ')}`
+		}
 		const out: string[] = []
 		const done = new Set<string>()
-		if (parties.length >= 2 && parties.every((p) => has(p.name))) {
-			out.push('any workload')
-			for (const { name } of parties) done.add(name)
-		} else
-			for (const [namespace, list] of namespaces) {
-				if (list.length < fewest || !list.every(has)) continue
-				out.push(`${namespace}/*`)
-				for (const name of list) done.add(name)
-			}
+		const take = (list: readonly string[], text: string | undefined) => {
+			if (text === undefined) return
+			out.push(text)
+			for (const name of list) done.add(name)
+		}
+		if (all.length >= 2) take(all, said(all, everyone))
+		if (out.length === 0)
+			for (const [namespace, list] of namespaces) if (list.length >= fewest) take(list, said(list, `${namespace}/*`))
 		for (const name of names) if (!done.has(name)) out.push(name)
 		return out
 	}
+}
+
+/** Lines with the same text for `ports`, which may be any that is the same for all of them. */
+export function collapseLines(pairs: Iterable<Line>, parties: readonly Known[]): readonly Line[] {
+	const known = new Set(parties.map((p) => p.name))
+	const fold = folderOf(parties)
 	const bySink = new Map<string, { to: string; ports: string; from: Set<string> }>()
 	for (const { from, to, ports } of pairs) {
 		const id = `${to}\n${ports}`
@@ -75,7 +101,7 @@ export function collapseLines(
 	}
 	const bySource = new Map<string, { from: string; ports: string; to: Set<string> }>()
 	for (const { to, ports, from } of bySink.values()) {
-		for (const source of fold(from, new Set([to]))) {
+		for (const source of fold(from, to)) {
 			const id = `${source}\n${ports}`
 			let group = bySource.get(id)
 			if (group === undefined) bySource.set(id, (group = { from: source, ports, to: new Set() }))
@@ -84,12 +110,12 @@ export function collapseLines(
 	}
 	const lines: Line[] = []
 	for (const { from, ports, to } of bySource.values())
-		for (const sink of fold(to, known.has(from) ? new Set([from]) : new Set())) lines.push({ from, to: sink, ports })
+		for (const sink of fold(to, known.has(from) ? from : undefined)) lines.push({ from, to: sink, ports })
 	return lines.sort((a, b) => compare(a.to, b.to) || compare(a.from, b.from) || compare(a.ports, b.ports))
 }
 
 /** Workloads first, then addresses. */
 function compare(a: string, b: string): number {
-	const rank = (text: string) => (text === 'any workload' ? 0 : /^[\d:]/.test(text) ? 2 : 1)
+	const rank = (text: string) => (text.startsWith(everyone) ? 0 : /^[\d:]/.test(text) ? 2 : 1)
 	return rank(a) - rank(b) || (a < b ? -1 : a > b ? 1 : 0)
 }

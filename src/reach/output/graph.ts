@@ -2,7 +2,7 @@
 
 import type { Party } from '../parties.ts'
 import { endName, type ReachRow, type RowEnd } from '../table.ts'
-import { portsText } from './collapse.ts'
+import { folderOf, portsText } from './collapse.ts'
 
 export interface GraphNode {
 	readonly id: string
@@ -17,9 +17,6 @@ export interface GraphEdge {
 	readonly text: string
 }
 
-/** A node with whom everybody may talk would draw a line to each: those lines start at one node instead. */
-const everyone = 'any workload'
-
 export interface GraphInput {
 	readonly rows: readonly ReachRow[]
 	/** All of the cluster. */
@@ -33,7 +30,7 @@ function keyOf(end: RowEnd, side: 'from' | 'to'): string {
 	return end.kind === 'outside' ? `${side} ${endName(end)}` : endName(end)
 }
 
-/** Nodes by name. A destination that every workload reaches alike gets one edge, from "any workload". */
+/** Nodes by name. A destination that all workloads, or all of a namespace, reach alike gets one edge, from all of them. */
 export function graphOf({ rows, parties, alone = () => true }: GraphInput): {
 	readonly nodes: readonly GraphNode[]
 	readonly edges: readonly GraphEdge[]
@@ -41,6 +38,7 @@ export function graphOf({ rows, parties, alone = () => true }: GraphInput): {
 	const namespaces = new Map(parties.map((p) => [p.name, p.namespace]))
 	const keys = new Map<string, string>(parties.filter(alone).map((p) => [p.name, p.name]))
 	const edges: GraphEdge[] = []
+	const fold = folderOf(parties)
 	const groups = new Map<string, ReachRow[]>()
 	for (const row of rows) {
 		const id = `${keyOf(row.to, 'to')}\n${portsText(row)}`
@@ -55,14 +53,9 @@ export function graphOf({ rows, parties, alone = () => true }: GraphInput): {
 		const text = portsText(first!)
 		keys.set(to, endName(first!.to))
 		const sources = new Map(group.map((row) => [keyOf(row.from, 'from'), endName(row.from)]))
-		const all = parties.length > 2 && parties.every((p) => sources.has(p.name) || (p.name === to && p.pods === 1))
-		if (all) {
-			keys.set(everyone, everyone)
-			add(everyone, to, text)
-		}
-		for (const [from, name] of sources) {
-			if (all && namespaces.has(from)) continue
-			keys.set(from, name)
+		const workloads = new Set([...sources.keys()].filter((key) => namespaces.has(key)))
+		for (const from of [...fold(workloads, to), ...[...sources.keys()].filter((key) => !namespaces.has(key))]) {
+			keys.set(from, sources.get(from) ?? from)
 			add(from, to, text)
 		}
 	}
