@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { systemClock } from '../base/clock.ts'
 import type { Ip } from '../base/ip.ts'
 import { emptyTable } from '../base/table.ts'
+import type { ServiceProxyMode } from '../dataplane/dataplane.ts'
 import { emptyProgram } from '../linux/nft/program.ts'
 import { build } from '../model/build.ts'
 import type { NetworkModel } from '../model/network.ts'
@@ -169,4 +170,43 @@ test('drift is repaired on demand and said', async () => {
 	assert.deepEqual(said, ['drifted a: nftables'])
 	await assert.rejects(loop.read('c'), /Cannot find node "c"/)
 	await loop.stop()
+})
+
+test('a change of the service proxy that one node refuses leaves every node as it was', async () => {
+	const { view } = fakeView()
+	const asked: string[] = []
+	const node = (name: string, refuses: (mode: ServiceProxyMode) => 'before' | 'after' | undefined) => {
+		let mode: ServiceProxyMode = 'nftables'
+		const planes: NodePlanes = {
+			...fakeNode().planes,
+			get serviceProxy() {
+				return mode
+			},
+			async setServiceProxy(next) {
+				asked.push(`${name} ${next}`)
+				if (refuses(next) === 'before') throw new Error('not here')
+				mode = next
+				if (refuses(next) === 'after') throw new Error('the old one does not go')
+			},
+		}
+		return [name, planes] as const
+	}
+	for (const [when, last] of [
+		['before', []],
+		['after', ['b nftables']],
+	] as const) {
+		asked.length = 0
+		const nodes = new Map([
+			node('a', () => undefined),
+			node('b', (mode) => (mode === 'iptables' ? when : undefined)),
+			node('c', () => undefined),
+		])
+		const loop = createAgentLoop({ view, clock: systemClock, nodes })
+		await assert.rejects(loop.setServiceProxy('iptables'), /not here|does not go/)
+		assert.deepEqual(asked, ['a iptables', 'b iptables', 'a nftables', ...last])
+		assert.deepEqual(
+			[...nodes.values()].map((planes) => planes.serviceProxy),
+			['nftables', 'nftables', 'nftables'],
+		)
+	}
 })

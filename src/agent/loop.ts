@@ -341,16 +341,20 @@ export function createAgentLoop(options: {
 			await Promise.all([...nodes.values()].map((node) => waitFor(node, at)))
 		},
 		async setServiceProxy(mode) {
-			const done: NodeState[] = []
-			for (const node of nodes.values()) {
-				const before = node.planes.serviceProxy
-				try {
-					await node.planes.setServiceProxy?.(mode)
-					done.push(node)
-				} catch (e) {
-					if (before !== undefined) for (const other of done) await other.planes.setServiceProxy?.(before)
-					throw e
+			const before = new Map([...nodes.values()].map((node) => [node, node.planes.serviceProxy] as const))
+			try {
+				for (const node of nodes.values()) await node.planes.setServiceProxy?.(mode)
+			} catch (e) {
+				// Also the one that failed, where the new one carries already and the old one would not go.
+				for (const [node, was] of before) {
+					if (was === undefined || node.planes.serviceProxy === was) continue
+					try {
+						await node.planes.setServiceProxy?.(was)
+					} catch (again) {
+						events.warned?.(`service proxy of node ${node.name}`, again)
+					}
 				}
+				throw e
 			}
 		},
 		read: async (name) => nodeOf(name).planes.read(),
