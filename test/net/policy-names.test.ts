@@ -352,6 +352,31 @@ test('what was answered is there while nobody tends the nodes, and when somebody
 	}
 })
 
+test('who answers names dies: another does, with the names outside, and what was answered holds', where, async () => {
+	await only(['api.example.com', '*.wild.example'])
+	try {
+		assert.equal(await use('client', 'api.example.com'), true)
+		const { workloads } = readRecord(lab.paths) as LabRecord
+		assert.ok(workloads !== undefined && signalProcess(workloads, 'SIGKILL'))
+		assert.deepEqual(await waitForEnd([workloads], 5_000), [])
+		assert.equal(await reaches('client', '203.0.113.1', 20_000), true, 'meanwhile')
+		await lab.until(
+			async () => (await find('other.example.com', 'A', 'client')).includes('203.0.113.2') || undefined,
+			60,
+		)
+		// It has been told what to watch.
+		await lab.until(async () => {
+			await find('n1.a.wild.example', 'A', 'client')
+			return (await tables()).includes('"n1.a.wild.example"') || undefined
+		}, 30)
+		const before = await denied()
+		assert.equal(await use('client', 'n2.a.wild.example'), true)
+		assert.equal(await denied(), before, 'no packet was dropped')
+	} finally {
+		await withdraw()
+	}
+})
+
 test('a headless Service has a name that a policy may mean; one with an address is not seen by it', where, async () => {
 	await lab.create(podObject('server', { nodeName: 'node-2', terminationGracePeriodSeconds: 0 }))
 	const server = (await lab.pod('server')).status?.podIP ?? ''
