@@ -2,16 +2,19 @@
 // pods and 1,000 policies, and how long from a policy that is written through the API to the first packet it decides.
 
 import { type ChildProcess, spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { type Ip, ipFromBytes, ipToBytes } from '../../src/base/ip.ts'
 import { tableOf } from '../../src/base/table.ts'
 import { createPolicy } from '../../src/dataplane/policy/policy.ts'
 import { networkPolicies } from '../../src/kube/kinds.ts'
 import { bindTcp } from '../../src/linux/listen.ts'
 import { createAnonymousNetns, inNetnsAt } from '../../src/linux/netns.ts'
+import type { NftProgram } from '../../src/linux/nft/program.ts'
 import {
 	AF_INET,
 	close,
@@ -60,7 +63,137 @@ function missing(name: string, why: string): Row {
 export async function run(options: { full: boolean }): Promise<Row[]> {
 	if (process.platform !== 'linux' || process.getuid?.() !== 0)
 		return [missing('all rows', 'needs root on Linux, or root of a user namespace')]
-	return [...(await oneChange()), ...(await connections()), ...(await written(options.full ? 300 : 100))]
+	return [
+		...(await oneChange()),
+		...(await memory()),
+		...(await connections()),
+		...(await written(options.full ? 300 : 100)),
+	]
+}
+
+const memoryRepeats = 5
+
+/**
+ * What the policies of a node take, for one of a hundred nodes and for one that has all pods: sets and their elements
+ * against a set of its own for each rule, memory of the kernel and of the agent.
+ */
+export async function memory(): Promise<Row[]> {
+	const rows: Row[] = []
+	for (const [who, all, copies] of [
+		['a node with 100 of the pods', false, 40],
+		['a node with all of them', true, 5],
+	] as const) {
+		const kernel: number[] = []
+		const agent: number[] = []
+		const models: number[] = []
+		for (let i = 0; i < memoryRepeats; i++) {
+			const heap = heapOf(all)
+			agent.push(heap.compiled)
+			models.push(heap.model)
+		}
+		const model = largeModel(all)
+		const program = createPolicy().compile(model, 'node-1')
+		// The first one warms up.
+		for (let i = 0; i <= memoryRepeats; i++) {
+			const got = await kernelOf(program, copies)
+			if (i > 0) kernel.push(got)
+		}
+		const sizes = sizesOf(program)
+		const apart = elementsApart(model, all)
+		const where = `${podCount} pods × ${policyCount} policies, ${who}`
+		rows.push(
+			row(`${where}: set elements`, '', [sizes.elements], {
+				baseline: apart,
+				ratio: sizes.elements / apart,
+				note: `${sizes.sets} sets, ${sizes.chains} chains, ${sizes.rules} rules; against a set of its own for each rule`,
+			}),
+			row(`${where}: kernel memory`, 'MiB', kernel, {
+				note: `what SUnreclaim and VmallocUsed of /proc/meminfo gained with ${copies} such nodes, by one`,
+			}),
+			row(`${where}: agent memory`, 'MiB', agent, {
+				note: `the program and what compiling keeps, on the heap; the model itself ${median(models).toFixed(1)} MiB`,
+			}),
+		)
+	}
+	return rows
+}
+
+/** MiB on the heap. In a function of its own: what it made is garbage when it returns. */
+function heapOf(all: boolean): { readonly model: number; readonly compiled: number } {
+	setFlagsFromString('--expose_gc')
+	const collect = runInNewContext('gc') as () => void
+	const used = () => {
+		collect()
+		collect()
+		return process.memoryUsage().heapUsed / 2 ** 20
+	}
+	const empty = used()
+	const model = largeModel(all)
+	const built = used()
+	const plane = createPolicy()
+	const program = plane.compile(model, 'node-1')
+	const compiled = used()
+	// Alive until here.
+	if (program.tables.size === 0 || plane.compile(model, 'node-1') !== program) throw new Error('nothing was compiled')
+	return { model: built - empty, compiled: compiled - built }
+}
+
+/** MiB that one program takes in the kernel, measured with several in namespaces of their own. */
+async function kernelOf(program: NftProgram, copies: number): Promise<number> {
+	const nodes = Array.from({ length: copies }, () => {
+		const netns = createAnonymousNetns()
+		return { netns, plane: createPolicy({ netns }) }
+	})
+	try {
+		// Once for the sockets and what the diff leaves behind.
+		for (const { plane } of nodes) await plane.read()
+		const before = taken()
+		for (const { plane } of nodes) {
+			const outcome = await plane.apply(plane.diff(undefined, program))
+			if (!outcome.ok) throw outcome.error
+		}
+		return Math.max(0, taken() - before) / copies
+	} finally {
+		for (const { netns, plane } of nodes) {
+			plane.close()
+			closeSync(netns)
+		}
+		// A namespace is taken apart in the background.
+		await new Promise((resolve) => setTimeout(resolve, 1000))
+	}
+}
+
+function sizesOf(program: NftProgram) {
+	const tables = [...program.tables.values()]
+	const chains = tables.flatMap((t) => [...t.chains.values()])
+	const sets = tables.flatMap((t) => [...t.sets.values()])
+	return {
+		chains: chains.length,
+		rules: chains.reduce((n, c) => n + c.rules.length, 0),
+		sets: sets.length,
+		elements: sets.reduce((n, set) => n + set.elements.size, 0),
+	}
+}
+
+/** Elements that a set for each peer of each rule in force on the node, and the maps of its pods, would have. */
+function elementsApart(model: NetworkModel, all: boolean): number {
+	const byApp = new Map<string, number>()
+	const here = [...model.pods.values()].filter((p) => all || p.node === 'node-1')
+	for (const p of model.pods.values()) byApp.set(p.labels.app ?? '', (byApp.get(p.labels.app ?? '') ?? 0) + 1)
+	const selected = [...model.policies.values()].filter((policy) =>
+		here.some((p) => p.namespace === policy.namespace && p.labels.app === policy.subject.matchLabels.app),
+	)
+	const ports = 2
+	const peers = selected.flatMap((policy) => policy.ingress ?? []).flatMap((r) => r.peers)
+	const members = peers.map((peer) => (peer.kind === 'pods' ? (byApp.get(peer.pods?.matchLabels.app ?? '') ?? 0) : 0))
+	return members.reduce((a, b) => a + b, 0) + ports * peers.length + 2 * here.length
+}
+
+/** MiB that the kernel has taken for itself: elements are slab objects, the tables of their hashes are mapped. */
+function taken(): number {
+	const text = readFileSync('/proc/meminfo', 'utf8')
+	const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0)
+	return (of('SUnreclaim') + of('VmallocUsed')) / 1024
 }
 
 function pod(namespace: string, name: string, node: string, ip: Ip, labels: Record<string, string>): Pod {
@@ -118,14 +251,14 @@ function modelOf(pods: readonly Pod[], policies: readonly Policy[]): NetworkMode
 
 const address = (i: number) => ipFromBytes(Uint8Array.of(10, 128 + (i >> 16), (i >> 8) & 255, i & 255))
 
-/** 10,000 pods in 10 namespaces, one in a hundred on this node; 1,000 policies, each of an application and one caller. */
-function largeModel(): NetworkModel {
+/** 10,000 pods in 10 namespaces, one in a hundred on node-1, or all; 1,000 policies, each of an application and one caller. */
+function largeModel(onOneNode = false): NetworkModel {
 	const pods = Array.from({ length: podCount }, (_, i) => {
 		const app = `a${Math.floor(i / namespaceCount) % 100}`
 		return pod(
 			`ns-${i % namespaceCount}`,
 			`p${i}`,
-			`node-${1 + (Math.floor(i / 1000) % 10) * 10 + (i % 10)}`,
+			onOneNode ? 'node-1' : `node-${1 + (Math.floor(i / 1000) % 10) * 10 + (i % 10)}`,
 			address(i),
 			{ app },
 		)
