@@ -32,47 +32,56 @@ export function createNameKeeper(options: {
 	const { clock, publish } = options
 	const held = new Map<string, Map<Ip, number>>()
 	let names: ResolvedNames = emptyTable()
+	/** When the next address is over, or some time before. */
+	let due = Number.POSITIVE_INFINITY
 	let cancel = () => {}
 
-	function forget(): void {
+	function forget(): Set<string> {
 		const now = clock.now()
 		const over = new Set<Ip>()
 		for (const ips of held.values()) for (const [ip, until] of ips) if (until <= now) over.add(ip)
 		const used = new Set(over.size === 0 ? [] : (options.inUse?.([...over]) ?? []))
+		const touched = new Set<string>()
 		for (const [name, ips] of held) {
 			for (const [ip, until] of ips) {
 				if (until > now) continue
+				touched.add(name)
 				if (used.has(ip)) ips.set(ip, now + lookAgain)
 				else ips.delete(ip)
 			}
 			if (ips.size === 0) held.delete(name)
 		}
+		return touched
 	}
 
-	function tell(): void {
+	function tell(touched: Iterable<string>): void {
 		const before = names
 		names = before.mutate((draft) => {
-			for (const name of before.keys()) if (!held.has(name)) draft.delete(name)
-			for (const [name, ips] of held) {
-				const list = [...ips.keys()].sort()
-				if (draft.get(name)?.join() !== list.join()) draft.set(name, list)
+			for (const name of touched) {
+				const list = [...(held.get(name)?.keys() ?? [])].sort()
+				if (list.length === 0) draft.delete(name)
+				else if (draft.get(name)?.join() !== list.join()) draft.set(name, list)
 			}
 		})
 		if (names !== before) publish(names)
 	}
 
-	function schedule(): void {
+	function wakeAt(time: number): void {
+		if (time >= due) return
+		due = time
 		cancel()
-		let first = Number.POSITIVE_INFINITY
+		cancel = clock.after(Math.max(0, time - clock.now()), () => tell(lookAround()))
+	}
+
+	/** The names that lost something. Every name is looked at: only when something is over. */
+	function lookAround(): Set<string> {
+		const touched = forget()
+		due = Number.POSITIVE_INFINITY
+		cancel()
+		let first = due
 		for (const ips of held.values()) for (const until of ips.values()) first = Math.min(first, until)
-		cancel =
-			first === Number.POSITIVE_INFINITY
-				? () => {}
-				: clock.after(Math.max(0, first - clock.now()), () => {
-						forget()
-						tell()
-						schedule()
-					})
+		if (first < due) wakeAt(first)
+		return touched
 	}
 
 	return {
@@ -80,16 +89,17 @@ export function createNameKeeper(options: {
 			return names
 		},
 		learn(list) {
-			if (list.length === 0) return
-			forget()
+			const now = clock.now()
+			const touched = now >= due ? lookAround() : new Set<string>()
 			for (const { name, addresses } of list) {
-				const ips = holdMore(held.get(name), addresses, clock.now())
+				const ips = holdMore(held.get(name), addresses, now)
 				held.delete(name)
 				if (ips.size > 0) held.set(name, ips)
+				touched.add(name)
+				for (const until of ips.values()) wakeAt(until)
 			}
-			trim(held)
-			tell()
-			schedule()
+			for (const name of trim(held)) touched.add(name)
+			tell(touched)
 		},
 		stop: () => cancel(),
 	}

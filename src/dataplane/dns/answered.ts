@@ -134,10 +134,13 @@ export function holdMore(held: Held | undefined, addresses: AnsweredName['addres
 	return new Map([...all].sort(([, a], [, b]) => b - a).slice(0, mostAddresses))
 }
 
-/** Takes out what was set least recently: whoever sets a name again deletes it first. */
-export function trim(names: Map<string, unknown>): void {
+/** Takes out what was set least recently, and says what: whoever sets a name again deletes it first. */
+export function trim(names: Map<string, unknown>): readonly string[] {
+	const gone: string[] = []
 	for (const name of names.keys()) {
-		if (names.size <= mostNames) return
+		if (names.size <= mostNames) break
 		names.delete(name)
+		gone.push(name)
 	}
+	return gone
 }
