@@ -330,6 +330,14 @@ function diffNodes(
 		return
 	}
 	if (a.kind === 2 && b.kind === 2) {
+		if (a.map === b.map) {
+			// Of a few changes among many entries this is every branch but the last one of a way, nearly all children shared.
+			const { children } = a
+			for (let i = 0; i < children.length; i++) {
+				if (children[i] !== b.children[i]) diffNodes(children[i], b.children[i], shift + bits, each)
+			}
+			return
+		}
 		let ai = 0
 		let bi = 0
 		for (let rest = a.map | b.map; rest !== 0; ) {
@@ -337,7 +345,7 @@ function diffNodes(
 			rest ^= bit
 			const before = (a.map & bit) === 0 ? undefined : a.children[ai++]
 			const after = (b.map & bit) === 0 ? undefined : b.children[bi++]
-			diffNodes(before, after, shift + bits, each)
+			if (before !== after) diffNodes(before, after, shift + bits, each)
 		}
 		return
 	}

@@ -46,13 +46,20 @@ export function openNftSocket(): NetlinkSocket {
 export function applyChanges(socket: NetlinkSocket, changes: readonly NftChange[]): NftReceipt {
 	if (changes.length === 0) return { transactions: 0, bytes: 0 }
 	const limit = sendLimit(socket)
-	const whole = new Batch()
+	const out = idle.get(socket) ?? new NetlinkEncoder(1 << 13)
+	idle.delete(socket)
+	const whole = new Batch(out.reset())
 	changes.forEach((change, index) => {
 		whole.add({ change, index })
 	})
-	if (whole.length <= limit) {
-		send(socket, whole, changes, 0)
-		return { transactions: 1, bytes: whole.length }
+	const { length } = whole
+	if (length <= limit) {
+		try {
+			send(socket, whole, changes, 0)
+		} finally {
+			if (length <= mostIdle) idle.set(socket, out)
+		}
+		return { transactions: 1, bytes: length }
 	}
 	let transactions = 0
 	let bytes = 0
@@ -63,6 +70,10 @@ export function applyChanges(socket: NetlinkSocket, changes: readonly NftChange[
 	}
 	return { transactions, bytes }
 }
+
+/** The memory of a socket's last small batch: a change a moment costs more than writing it where each takes its own. */
+const idle = new WeakMap<NetlinkSocket, NetlinkEncoder>()
+const mostIdle = 1 << 16
 
 const sendLimits = new WeakMap<NetlinkSocket, number>()
 
@@ -119,10 +130,11 @@ interface MessageMark {
 }
 
 class Batch {
-	readonly #out = new NetlinkEncoder(1 << 13)
+	readonly #out: NetlinkEncoder
 	readonly #marks = new Map<number, MessageMark>()
 
-	constructor() {
+	constructor(out: NetlinkEncoder = new NetlinkEncoder(1 << 13)) {
+		this.#out = out
 		this.#out.begin(NFNL_MSG_BATCH_BEGIN, 0).nfgen(0, NFNL_SUBSYS_NFTABLES).end()
 	}
 
