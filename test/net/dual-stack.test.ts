@@ -129,7 +129,7 @@ suite('a dual-stack lab', options, () => {
 
 	test('no address of a node waits for anything, and nodes route both families', () => {
 		for (const place of ['underlay', 'node-1', 'outside']) {
-			const read = (name: string) => inNetnsAt(`${lab.paths.namespaces}/${place}`, () => readSysctl(name))
+			const read = (name: string) => inNetnsAt(lab.netns(place), () => readSysctl(name))
 			const device = place === 'underlay' ? 'underlay0' : 'eth0'
 			assert.equal(read(`net.ipv6.conf.${device}.accept_dad`), '0', place)
 			assert.equal(read(`net.ipv6.conf.${device}.accept_ra`), '0', place)
@@ -327,7 +327,7 @@ suite('a dual-stack lab', options, () => {
 	test('what somebody else takes away of IPv6 is put back', async () => {
 		const { metadata } = await lab.client.get(pods, 'default/web-2')
 		const inside = (place: string, ...words: string[]) => {
-			const ran = spawnSync('nsenter', [`--net=${lab.paths.namespaces}/${place}`, ...words], { encoding: 'utf8' })
+			const ran = spawnSync('nsenter', [`--net=${lab.netns(place)}`, ...words], { encoding: 'utf8' })
 			assert.equal(ran.status, 0, `${words.join(' ')}: ${ran.stderr}`)
 		}
 		const { spec } = await lab.client.get(services, 'default/both')
@@ -419,7 +419,7 @@ suite('a lab of IPv6 alone', options, () => {
 		)
 		await inForce(lab, balancer)
 		// Its health probes come from the router's own address: to the load balancer's a node would answer itself.
-		const words = [`--net=${lab.paths.namespaces}/underlay`, 'ip', '-6', 'route', 'get', nodeIps(2)[6]]
+		const words = [`--net=${lab.netns('underlay')}`, 'ip', '-6', 'route', 'get', nodeIps(2)[6]]
 		assert.match(spawnSync('nsenter', words, { encoding: 'utf8' }).stdout, / src fd00:172:18::1 /)
 		const balanced = await answersOf(lab, balancer, asOutside, { pods: 2, clients: 2 })
 		assert.deepEqual(balanced, { pods: ['web-1', 'web-2'], clients: [nodeIps(1)[6], nodeIps(2)[6]] })

@@ -105,7 +105,7 @@ export async function openEcho(
 	lab: TestLab,
 	to: string,
 ): Promise<{ echo(text: string): Promise<string>; readonly socket: Socket }> {
-	const dialled = await dialInside(`${lab.paths.namespaces}/outside`, to as Ip, 80, 2000)
+	const dialled = await dialInside(lab.netns('outside'), to as Ip, 80, 2000)
 	dialled.on('error', () => {})
 	return {
 		socket: dialled,
@@ -123,7 +123,7 @@ export function openDatagrams(
 	to: string,
 	port: number,
 ): { ask(): Promise<Answer | undefined>; close(): void } {
-	const fd = inNetnsAt(`${lab.paths.namespaces}/outside`, () => {
+	const fd = inNetnsAt(lab.netns('outside'), () => {
 		const made = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0)
 		bind(made, inetAddress(new Uint8Array(4), 0))
 		return made

@@ -241,7 +241,7 @@ test('ipMode Proxy: a node meets the load balancer itself', options, async () =>
 test('what somebody else takes away is put back', options, async () => {
 	const ip = await balanced(lab, 'web', {})
 	await inForce(lab, ip)
-	const router = `${lab.paths.namespaces}/underlay`
+	const router = lab.netns('underlay')
 	const deleted = spawnSync('nsenter', [`--net=${router}`, 'nft', 'delete', 'table', 'ip', 'podwire-balancer'])
 	assert.equal(deleted.status, 0, deleted.stderr.toString())
 	await lab.handle.client.repair()
@@ -279,7 +279,7 @@ test('a node dies: its connections go elsewhere within seconds, announced addres
 	const holder = async () => (await lab.handle.client.agent.readBalancer!()).announced[announced as never] as string
 	const node = await lab.until(holder)
 	const macOf = () =>
-		inNetnsAt(`${lab.paths.namespaces}/underlay`, () => {
+		inNetnsAt(lab.netns('underlay'), () => {
 			const socket = new NetlinkSocket(NETLINK_ROUTE)
 			try {
 				return readNeighbours(socket).find((n) => n.ip === announced)?.mac

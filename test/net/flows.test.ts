@@ -9,14 +9,11 @@ import type { FlowFilter } from '../../src/agent/flow-filter.ts'
 import { logRate } from '../../src/dataplane/policy/log.ts'
 import { networkPolicies } from '../../src/kube/kinds.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
-import { printProgram } from '../../src/linux/nft/print.ts'
 import { AF_INET, close, inetAddress, SOCK_DGRAM, sendto, socket } from '../../src/linux/syscalls.ts'
 import { createTestLab, podObject, skip, type TestLab } from './lab.ts'
 
 let lab: TestLab
 const where = { skip, concurrency: false }
-const podNs = async (name: string) => `${lab.paths.namespaces}/pod-${(await lab.pod(name)).metadata.uid}`
-const ipOf = async (name: string) => (await lab.pod(name)).status?.podIP ?? ''
 
 function curl(netns: string, url: string, seconds: number): number | null {
 	const words = ['-sS', '-o', '/dev/null', '--max-time', String(seconds), url]
@@ -62,16 +59,12 @@ async function policy(name: string, app: string, annotations: Record<string, str
 		metadata: { name, namespace: 'default', annotations },
 		spec: { podSelector: { matchLabels: { app } }, policyTypes: ['Ingress'] },
 	})
-	await lab.until(async () => ((await rules('node-1')).includes(`default/${name}`) ? true : undefined))
-}
-
-async function rules(node: string): Promise<string> {
-	return printProgram((await lab.handle.client.agent.read(node)).nftables)
+	await lab.until(async () => ((await lab.rules('node-1')).includes(`default/${name}`) ? true : undefined))
 }
 
 async function withdraw(name: string): Promise<void> {
 	await lab.client.delete(networkPolicies, `default/${name}`)
-	await lab.until(async () => ((await rules('node-1')).includes(`default/${name}`) ? undefined : true))
+	await lab.until(async () => ((await lab.rules('node-1')).includes(`default/${name}`) ? undefined : true))
 }
 
 before(async () => {
@@ -90,13 +83,13 @@ before(async () => {
 		metadata: { name: 'web', namespace: 'default' },
 		spec: { selector: { app: 'web' }, clusterIP: '10.96.7.8', ports: [{ port: 81, targetPort: 80 }] },
 	})
-	const far = await podNs('far')
+	const far = await lab.podNetns('far')
 	await lab.until(async () => (curl(far, 'http://10.96.7.8:81/', 1) === 0 ? true : undefined))
 })
 after(() => lab?.remove())
 
 test('without a policy nothing listens, and nothing is logged', where, async () => {
-	assert.doesNotMatch(await rules('node-1'), /log prefix/)
+	assert.doesNotMatch(await lab.rules('node-1'), /log prefix/)
 	assert.deepEqual(await remembered({}), [])
 })
 
@@ -105,8 +98,8 @@ test(
 	where,
 	async () => {
 		await policy('deny', 'web')
-		const web = await ipOf('web')
-		assert.equal(curl(await podNs('far'), `http://${web}/`, 1.5), 28)
+		const web = await lab.podIp('web')
+		assert.equal(curl(await lab.podNetns('far'), `http://${web}/`, 1.5), 28)
 		const [event, ...more] = await remembered({ verdicts: ['DROPPED'] })
 		assert.deepEqual(more, [])
 		assert.ok(event)
@@ -117,7 +110,7 @@ test(
 		assert.deepEqual([flow.source.namespace, flow.source.pod_name], ['default', 'far'])
 		assert.deepEqual([flow.destination.namespace, flow.destination.pod_name], ['default', 'web'])
 		assert.ok(flow.source.labels.includes('k8s:app=far'))
-		assert.deepEqual(flow.IP, { source: await ipOf('far'), destination: web, ipVersion: 'IPv4' })
+		assert.deepEqual(flow.IP, { source: await lab.podIp('far'), destination: web, ipVersion: 'IPv4' })
 		assert.equal(flow.l4.TCP?.destination_port, 80)
 		assert.equal(flow.l4.TCP?.flags?.SYN, true)
 		assert.deepEqual(flow.ingress_denied_by, [{ name: 'deny', namespace: 'default', kind: 'NetworkPolicy' }])
@@ -127,7 +120,7 @@ test(
 		assert.ok(Math.abs(Date.parse(event.time) - Date.now()) < 10_000)
 		assert.deepEqual(await remembered({ verdicts: ['DROPPED'], from: { kind: 'pod', name: 'near' } }), [])
 		await withdraw('deny')
-		assert.doesNotMatch(await rules('node-1'), /log prefix/)
+		assert.doesNotMatch(await lab.rules('node-1'), /log prefix/)
 		assert.equal((await remembered({ verdicts: ['DROPPED'] })).length, 1, 'it is remembered after the policy')
 	},
 )
@@ -135,7 +128,7 @@ test(
 test('what is allowed is told to who observes: by its Service, at both nodes, and its end', where, async () => {
 	const observer = follow({ port: 81, ended: true })
 	const arriving = follow({ to: { kind: 'pod', name: 'web' }, port: 80, verdicts: ['FORWARDED'] })
-	const far = await podNs('far')
+	const far = await lab.podNetns('far')
 	// Who follows is told of what begins from then on, if not of the first of these.
 	const [out] = await lab.until(async () => {
 		assert.equal(curl(far, 'http://10.96.7.8:81/', 3), 0)
@@ -165,7 +158,7 @@ test('what is allowed is told to who observes: by its Service, at both nodes, an
 
 test('on trial: told as what would be denied, and carried', where, async () => {
 	await policy('trial', 'web', { 'podwire.dev/audit': 'true' })
-	assert.equal(curl(await podNs('near'), `http://${await ipOf('web')}/`, 3), 0)
+	assert.equal(curl(await lab.podNetns('near'), `http://${await lab.podIp('web')}/`, 3), 0)
 	const [event, ...more] = await told(1, { verdicts: ['AUDIT'] })
 	assert.deepEqual(more, [])
 	assert.equal(event?.flow.source.pod_name, 'near')
@@ -179,14 +172,14 @@ test('on trial: told as what would be denied, and carried', where, async () => {
 
 test('a flood is dropped whole and told in part: limited in the kernel, bounded here', where, async () => {
 	await policy('deny', 'web')
-	const web = await ipOf('web')
+	const web = await lab.podIp('web')
 	const bytes = new Uint8Array(web.split('.').map(Number))
 	const count = 3_000
-	const fd = inNetnsAt(await podNs('near'), () => socket(AF_INET, SOCK_DGRAM, 0))
+	const fd = inNetnsAt(await lab.podNetns('near'), () => socket(AF_INET, SOCK_DGRAM, 0))
 	for (let i = 0; i < count; i++) sendto(fd, new Uint8Array(8), inetAddress(bytes, 10_000 + i))
 	close(fd)
 	const text = await lab.until(async () => {
-		const all = await rules('node-1')
+		const all = await lab.rules('node-1')
 		return all.includes(`counter packets ${count} `) ? all : undefined
 	})
 	const logged = Number(/counter packets (\d+) bytes \d+ log prefix/.exec(text)?.[1])
@@ -201,7 +194,7 @@ test('a flood is dropped whole and told in part: limited in the kernel, bounded 
 		quiet.map((m) => isLost(m) && [m.node_name, m.lost_events]),
 		[['node-1', { source: 'RATE_LIMIT', num_events_lost: count - logged }]],
 	)
-	const metrics = inNetnsAt(`${lab.paths.namespaces}/node-1`, () =>
+	const metrics = inNetnsAt(lab.netns('node-1'), () =>
 		spawnSync('curl', ['-sS', 'http://127.0.0.1:10249/metrics'], { encoding: 'utf8', timeout: 10_000 }),
 	).stdout
 	assert.match(metrics, new RegExp(`^hubble_drop_total\\{reason="POLICY_DENIED",protocol="UDP"\\} ${logged}$`, 'm'))

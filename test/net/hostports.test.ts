@@ -17,8 +17,6 @@ const asks = (node: string, ports: PodSpec['containers'][number]['ports']): Part
 	terminationGracePeriodSeconds: 0,
 	containers: [{ name: 'c', image: 'x', ports: ports ?? [] }],
 })
-const nodeNs = (node: string) => `${lab.paths.namespaces}/${node}`
-const podNs = async (name: string) => `${lab.paths.namespaces}/pod-${(await lab.pod(name)).metadata.uid}`
 function get(netns: string, url: string): { pod?: string; client?: string; status: number | null } {
 	const got = inNetnsAt(netns, () =>
 		spawnSync('curl', ['-sS', '--max-time', '3', url], { encoding: 'utf8', timeout: 10_000 }),
@@ -42,19 +40,19 @@ before(async () => {
 	await lab.create(podObject('near', { nodeName: 'node-2' }))
 	await lab.create(podObject('far', { nodeName: 'node-1' }))
 	await lab.pod('web')
-	await lab.until(async () => (get(nodeNs('node-1'), 'http://172.18.0.3:8080/').status === 0 ? true : undefined))
+	await lab.until(async () => (get(lab.netns('node-1'), 'http://172.18.0.3:8080/').status === 0 ? true : undefined))
 })
 after(() => lab?.remove())
 
 test('from everywhere that reaches the node, with the client’s own address', where, async () => {
 	const [web, near, far] = await Promise.all(['web', 'near', 'far'].map((n) => lab.pod(n)))
 	const cases: readonly (readonly [from: string, netns: string, client: string])[] = [
-		['the other node', nodeNs('node-1'), '172.18.0.2'],
-		['a pod of the other node', await podNs('far'), far!.status!.podIP!],
-		['a pod of the node', await podNs('near'), near!.status!.podIP!],
-		['the node itself', nodeNs('node-2'), '172.18.0.3'],
-		['the pod itself, by its node', await podNs('web'), '172.18.0.3'],
-		['outside', `${lab.paths.namespaces}/underlay`, '172.18.0.1'],
+		['the other node', lab.netns('node-1'), '172.18.0.2'],
+		['a pod of the other node', await lab.podNetns('far'), far!.status!.podIP!],
+		['a pod of the node', await lab.podNetns('near'), near!.status!.podIP!],
+		['the node itself', lab.netns('node-2'), '172.18.0.3'],
+		['the pod itself, by its node', await lab.podNetns('web'), '172.18.0.3'],
+		['outside', lab.netns('underlay'), '172.18.0.1'],
 	]
 	for (const [from, netns, client] of cases) {
 		const got = get(netns, 'http://172.18.0.3:8080/')
@@ -66,10 +64,10 @@ test('from everywhere that reaches the node, with the client’s own address', w
 })
 
 test('the other node’s address, an address that is not there and localhost lead nowhere', where, () => {
-	assert.equal(get(nodeNs('node-1'), 'http://172.18.0.2:8080/').status, 7)
-	assert.equal(get(nodeNs('node-1'), 'http://172.18.0.3:8081/').status, 0)
-	assert.equal(get(nodeNs('node-1'), 'http://172.18.0.3:8082/').status, 7)
-	assert.equal(get(nodeNs('node-2'), 'http://127.0.0.1:8080/').status, 7)
+	assert.equal(get(lab.netns('node-1'), 'http://172.18.0.2:8080/').status, 7)
+	assert.equal(get(lab.netns('node-1'), 'http://172.18.0.3:8081/').status, 0)
+	assert.equal(get(lab.netns('node-1'), 'http://172.18.0.3:8082/').status, 7)
+	assert.equal(get(lab.netns('node-2'), 'http://127.0.0.1:8080/').status, 7)
 })
 
 test('the programs read back hold it, with its origin, and a repair brings it back', where, async () => {
@@ -92,7 +90,7 @@ test('a UDP client that asks on and on from one port finds the pod that comes', 
 		})
 		s.on('error', () => {})
 		setInterval(() => s.send('?', 5353, '172.18.0.3'), 20)`
-	const client = inNetnsAt(nodeNs('node-1'), () =>
+	const client = inNetnsAt(lab.netns('node-1'), () =>
 		spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] }),
 	)
 	try {

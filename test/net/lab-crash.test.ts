@@ -70,7 +70,7 @@ test('after kill -9 of the daemon: the same pods, addresses and connections', {
 	const { spawn } = await import('node:child_process')
 	const { inNetnsAt } = await import('../../src/linux/netns.ts')
 	const client = await lab.pod('client')
-	const connection = inNetnsAt(`${lab.paths.namespaces}/pod-${client.metadata.uid}`, () =>
+	const connection = inNetnsAt(lab.netns(`pod-${client.metadata.uid}`), () =>
 		spawn(process.execPath, [
 			'-e',
 			`const s = require('net').connect(80, '${server}', () => { s.write('GET / HTTP/1.1\\r\\n'); console.log('open') })
@@ -85,7 +85,7 @@ test('after kill -9 of the daemon: the same pods, addresses and connections', {
 	await kill('daemon')
 	assert.equal((await labStatus('crash'))?.phase, 'crashed')
 	const { spawnSync } = await import('node:child_process')
-	const asked = inNetnsAt(`${lab.paths.namespaces}/pod-${client.metadata.uid}`, () =>
+	const asked = inNetnsAt(lab.netns(`pod-${client.metadata.uid}`), () =>
 		spawnSync('curl', ['-s', '-m', '3', `http://${server}/`], { encoding: 'utf8' }),
 	)
 	assert.match(asked.stdout, /"standIn":true/, 'packets flow without the daemon')
@@ -137,7 +137,7 @@ test('a pod deleted while nobody looked is let go of', { skip: skip || rootOnly(
 	await Promise.all([force(), kill('daemon')])
 	await lab.up()
 	await force()
-	await lab.until(async () => (existsSync(`${lab.paths.namespaces}/pod-${client.metadata.uid}`) ? undefined : true))
+	await lab.until(async () => (existsSync(lab.netns(`pod-${client.metadata.uid}`)) ? undefined : true))
 })
 
 test('killed while it starts: the next up repairs', { skip, timeout }, async () => {

@@ -20,9 +20,7 @@ after(async () => {
 const run = async (namespace: string, command: string, ...args: string[]) => {
 	const { spawnSync } = await import('node:child_process')
 	const { inNetnsAt } = await import('../../src/linux/netns.ts')
-	return inNetnsAt(`${lab.paths.namespaces}/${namespace}`, () =>
-		spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 }),
-	)
+	return inNetnsAt(lab.netns(namespace), () => spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 }))
 }
 
 test('flushed rules, a deleted route and a downed interface come back, and it is said', { skip, timeout }, async () => {
@@ -104,9 +102,7 @@ test('UDP follows when its endpoint leaves', { skip, timeout }, async () => {
 		setInterval(() => s.send('x', 53, '${ip}'), 50)`
 	const { spawn } = await import('node:child_process')
 	const { inNetnsAt } = await import('../../src/linux/netns.ts')
-	const child = inNetnsAt(`${lab.paths.namespaces}/pod-${client.metadata.uid}`, () =>
-		spawn(process.execPath, ['-e', program]),
-	)
+	const child = inNetnsAt(lab.netns(`pod-${client.metadata.uid}`), () => spawn(process.execPath, ['-e', program]))
 	let heard = ''
 	child.stdout.on('data', (d) => (heard += d))
 	try {

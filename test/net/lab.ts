@@ -13,6 +13,7 @@ import { emptyConfig } from '../../src/lab/config.ts'
 import { type LabPaths, labPaths } from '../../src/lab/paths.ts'
 import { findRights } from '../../src/lab/rights.ts'
 import { type LabHandle, type StartOptions, startLab, stopLab } from '../../src/lab/start.ts'
+import { printProgram } from '../../src/linux/nft/print.ts'
 
 const { rights, why } = findRights()
 /** Reason to skip where this machine allows no kernel data plane. */
@@ -31,6 +32,14 @@ export interface TestLab {
 	): Promise<KubeObject>
 	/** Resolves when the pod is Ready. */
 	pod(name: string, namespace?: string): Promise<Pod>
+	/** File of the network namespace of a node, of `underlay`, of `outside`. */
+	netns(place: string): string
+	/** The same of a pod of namespace default, once it is Ready. */
+	podNetns(name: string): Promise<string>
+	/** Its first address, likewise. */
+	podIp(name: string): Promise<string>
+	/** What the node's kernel has of nftables, printed as nft does. */
+	rules(node: string): Promise<string>
 	remove(): Promise<void>
 }
 
@@ -84,6 +93,10 @@ export async function createTestLab(
 				const pod = await client.find(pods, `${namespace}/${podName}`)
 				return pod?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') ? pod : undefined
 			}),
+		netns: (place) => join(paths.namespaces, place),
+		podNetns: async (podName) => join(paths.namespaces, `pod-${(await lab.pod(podName)).metadata.uid}`),
+		podIp: async (podName) => (await lab.pod(podName)).status?.podIP ?? '',
+		rules: async (node) => printProgram((await lab.handle.client.agent.read(node)).nftables),
 		async remove() {
 			enter()
 			await stopLab(name)

@@ -74,7 +74,7 @@ test('stopped, left by its endpoints and pods, started again', { skip, timeout: 
 			.flatMap((s) => s.endpoints ?? [])
 			.filter((e) => e.conditions?.ready === true)
 	await lab.until(async () => ((await endpoints()).length === 3 ? true : undefined))
-	const netns = `${lab.paths.namespaces}/pod-${from.metadata.uid}`
+	const netns = lab.netns(`pod-${from.metadata.uid}`)
 	const child = inNetnsAt(netns, () =>
 		spawn(process.execPath, ['-e', client, '10.96.0.80'], { stdio: ['ignore', 'pipe', 'inherit'] }),
 	)

@@ -23,9 +23,6 @@ before(async () => {
 })
 after(() => lab?.remove())
 
-const nodeNs = (node: string) => `${lab.paths.namespaces}/${node}`
-const podNs = async (name: string) => `${lab.paths.namespaces}/pod-${(await lab.pod(name)).metadata.uid}`
-
 function reaches(netns: string, ip: string, seconds: number): boolean {
 	const url = `http://${ip.includes(':') ? `[${ip}]` : ip}/`
 	const args = ['-sS', '-g', '--max-time', String(seconds), url]
@@ -49,10 +46,10 @@ test('each address of a pod, and its family alone for a network', where, async (
 	const ips = (await lab.pod('web')).status?.podIPs?.map((p) => p.ip) ?? []
 	assert.deepEqual(ips.map((ip) => ip.includes(':')).sort(), [false, true])
 	const six = (ip: string) => ip.includes(':')
-	const far = await podNs('far')
+	const far = await lab.podNetns('far')
 	const says = (expected: (ip: string) => boolean, when: string) => {
 		for (const ip of ips) assert.equal(reaches(far, ip, expected(ip) ? 5 : 0.6), expected(ip), `${ip}, ${when}`)
-		for (const ip of ips) assert.equal(reaches(nodeNs('node-1'), ip, 5), true, `${ip} from its node, ${when}`)
+		for (const ip of ips) assert.equal(reaches(lab.netns('node-1'), ip, 5), true, `${ip} from its node, ${when}`)
 	}
 	says(() => true, 'no policy')
 	const subject = { podSelector: { matchLabels: { app: 'web' } } }

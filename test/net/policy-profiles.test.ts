@@ -14,7 +14,6 @@ import { signalProcess, waitForEnd } from '../../src/lab/process-identity.ts'
 import { type LabRecord, readRecord } from '../../src/lab/record.ts'
 import { bindTcp } from '../../src/linux/listen.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
-import { printProgram } from '../../src/linux/nft/print.ts'
 import { build } from '../../src/model/build.ts'
 import { policyProfiles } from '../../src/model/policy-profile.ts'
 import { collectState } from '../../src/trace/collect.ts'
@@ -23,11 +22,6 @@ import { createTestLab, podObject, skip, type TestLab } from './lab.ts'
 
 let lab: TestLab
 const where = { skip, concurrency: false }
-
-const nodeNs = (node: string) => `${lab.paths.namespaces}/${node}`
-const podNs = async (name: string) => `${lab.paths.namespaces}/pod-${(await lab.pod(name)).metadata.uid}`
-const ipOf = async (name: string) => (await lab.pod(name)).status?.podIP ?? ''
-const tables = async () => printProgram((await lab.handle.client.agent.read('node-1')).nftables)
 
 /** What has to come about, within seconds; what must not gets the little time that a denied packet needs to be none. */
 async function expect(netns: string, url: string, reached: boolean, what: string): Promise<void> {
@@ -48,7 +42,7 @@ async function policy(name: string, spec: NetworkPolicySpec): Promise<void> {
 		metadata: { name, namespace: 'default' },
 		spec,
 	})
-	await lab.until(async () => ((await tables()).includes(`default/${name}`) ? true : undefined))
+	await lab.until(async () => ((await lab.rules('node-1')).includes(`default/${name}`) ? true : undefined))
 }
 
 const settings = async (policies: PolicyChoice) => (await lab.up({ policies })).status.policies
@@ -75,7 +69,7 @@ afterEach(async () => {
 	if (lab === undefined) return
 	for (const { metadata } of (await lab.client.list(networkPolicies)).items)
 		await lab.client.delete(networkPolicies, `default/${metadata.name}`)
-	await lab.until(async () => ((await tables()).includes('podwire-policy') ? undefined : true))
+	await lab.until(async () => ((await lab.rules('node-1')).includes('podwire-policy') ? undefined : true))
 	await settings({ profile: 'default', cutEstablished: false })
 })
 
@@ -98,7 +92,7 @@ async function agree(from: string, to: string, verdict: 'delivered' | 'denied-in
 }
 
 test('calico-like: a pod that asks its own Service needs the leave of its policies', where, async () => {
-	const self = await podNs('web')
+	const self = await lab.podNetns('web')
 	const service = 'http://10.96.7.8/'
 	await expect(self, service, true, 'no policy')
 	await policy('near-only', {
@@ -110,7 +104,7 @@ test('calico-like: a pod that asks its own Service needs the leave of its polici
 	assert.deepEqual(await settings({ profile: 'calico-like' }), { profile: 'calico-like', cutEstablished: false })
 	await expect(self, service, false, 'calico-like')
 	assert.match(await agree('web', '10.96.7.8', 'denied-ingress'), /a default network would allow it/)
-	await expect(await podNs('near'), service, true, 'another, which is allowed')
+	await expect(await lab.podNetns('near'), service, true, 'another, which is allowed')
 	await policy('itself', {
 		podSelector: { matchLabels: { app: 'web' } },
 		ingress: [{ from: [{ podSelector: { matchLabels: { app: 'web' } } }] }],
@@ -120,8 +114,8 @@ test('calico-like: a pod that asks its own Service needs the leave of its polici
 })
 
 test('cilium-like: a network means neither pods nor nodes, only who is outside', where, async () => {
-	const web = await ipOf('web')
-	const near = await podNs('near')
+	const web = await lab.podIp('web')
+	const near = await lab.podNetns('near')
 	await policy('into-web', {
 		podSelector: { matchLabels: { app: 'web' } },
 		ingress: [{ from: [{ ipBlock: { cidr: '10.0.0.0/8' } }, { ipBlock: { cidr: '172.18.0.0/16' } }] }],
@@ -133,8 +127,8 @@ test('cilium-like: a network means neither pods nor nodes, only who is outside',
 	})
 	const cases: readonly (readonly [string, string, string])[] = [
 		['a pod, out of another and into this', near, web],
-		['a pod of the other node', await podNs('far'), web],
-		['the other node', nodeNs('node-2'), web],
+		['a pod of the other node', await lab.podNetns('far'), web],
+		['the other node', lab.netns('node-2'), web],
 		['to a node', near, '172.18.0.3'],
 	]
 	for (const [what, netns, to] of cases) await expect(netns, `http://${to}/`, true, `${what}, default`)
@@ -145,7 +139,7 @@ test('cilium-like: a network means neither pods nor nodes, only who is outside',
 	await expect(near, 'http://203.0.113.1/', true, 'outside, cilium-like')
 	await agree('far', web, 'denied-ingress')
 	await agree('near', '172.18.0.3', 'denied-egress')
-	await expect(nodeNs('node-1'), `http://${web}/`, true, 'its own node, always')
+	await expect(lab.netns('node-1'), `http://${web}/`, true, 'its own node, always')
 })
 
 /** A connection that stays open: what is said comes back as soon as the network lets it. */
@@ -178,14 +172,16 @@ test(
 	'established connections go on, or are cut: as asked, while the lab runs and after its daemon',
 	where,
 	async () => {
-		const web = await ipOf('web')
+		const web = await lab.podIp('web')
 		const echo = createServer((c) => c.on('error', () => {}).pipe(c))
-		echo.listen({ fd: bindTcp(await podNs('web'), web as Ip, 7000) })
-		const open = talk(await podNs('near'), web, 7000)
+		echo.listen({ fd: bindTcp(await lab.podNetns('web'), web as Ip, 7000) })
+		const open = talk(await lab.podNetns('near'), web, 7000)
 		/** Packets the end of web's chain dropped. */
 		const dropped = async () =>
 			Number(
-				/counter packets (\d+) bytes \d+ drop comment "NetworkPolicy default\/deny"/.exec(await tables())?.[1] ?? 0,
+				/counter packets (\d+) bytes \d+ drop comment "NetworkPolicy default\/deny"/.exec(
+					await lab.rules('node-1'),
+				)?.[1] ?? 0,
 			)
 		try {
 			await open.heard('open', 10)
