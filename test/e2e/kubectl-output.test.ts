@@ -54,9 +54,10 @@ const varying: readonly (readonly [RegExp, string])[] = [
 	[/\b10\.244\.\d+\.\d+\b/g, '<pod-ip>'],
 	[/\b10\.96\.(?!0\.(?:0|1|10)\b)\d+\.\d+\b/g, '<cluster-ip>'],
 	[/\b172\.18\.255\.\d+\b/g, '<lb-ip>'],
+	// The API server's may look like a node port.
+	[/(127\.0\.0\.1:)\d+/g, '$1<port>'],
 	[/:3[0-2]\d{3}\//g, ':<node-port>/'],
 	[/(nodePort: )3[0-2]\d{3}\b/g, '$1<node-port>'],
-	[/(127\.0\.0\.1:)\d+/g, '$1<port>'],
 	[/\b(?:\d+h)?(?:\d+m)?\d+(?:s|m)(?= ago|\)|\s|$)/gm, '<age>'],
 	[/<invalid>/g, '<age>'],
 	[/\/tmp\/[\w./-]+/g, '<file>'],
