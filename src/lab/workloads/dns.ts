@@ -4,7 +4,7 @@
 
 import { systemClock } from '../../base/clock.ts'
 import { familyOf, type Ip, type IpFamily, ipToBytes, parseIp } from '../../base/ip.ts'
-import { type AnsweredName, AnswerMemory, answeredNames } from '../../dataplane/dns/answered.ts'
+import { type AnsweredName, AnswerMemory, answeredNames, holdMore, trim } from '../../dataplane/dns/answered.ts'
 import { forwardOutside, noOutsideNames, type OutsideNames, type OutsideSockets } from '../../dataplane/dns/outside.ts'
 import type { DnsChange } from '../../dataplane/dns/program.ts'
 import { createResponder, type Forward } from '../../dataplane/dns/responder.ts'
@@ -36,10 +36,34 @@ export interface DnsServers {
 }
 
 const port = 53
+/** Milliseconds: what is over so soon counts as over. */
+const soon = 2_000
 
-/** `tell` resolves when the addresses are known where they must be; undefined: there is nobody to tell. */
-export function createDnsServers(tell: (names: readonly AnsweredName[]) => Promise<void> | undefined): DnsServers {
+/**
+ * `tell` resolves with true when the addresses are known where they must be, with false when that takes too long;
+ * undefined: there is nobody to tell.
+ */
+export function createDnsServers(tell: (names: readonly AnsweredName[]) => Promise<boolean> | undefined): DnsServers {
 	const memory = new AnswerMemory(systemClock)
+	/** What is known there, by name and address, and until when. */
+	const known = new Map<string, Map<Ip, number>>()
+
+	function areKnown(names: readonly AnsweredName[]): boolean {
+		const now = systemClock.now()
+		return names.every(({ name, addresses }) =>
+			addresses.every(({ ip }) => (known.get(name)?.get(ip) ?? 0) > now + soon),
+		)
+	}
+
+	function noteKnown(names: readonly AnsweredName[]): void {
+		for (const { name, addresses } of names) {
+			const ips = holdMore(known.get(name), addresses, systemClock.now())
+			known.delete(name)
+			known.set(name, ips)
+		}
+		trim(known)
+	}
+
 	const responder = createResponder({
 		watch: {
 			wants: (names) => memory.wants(names),
@@ -47,7 +71,10 @@ export function createDnsServers(tell: (names: readonly AnsweredName[]) => Promi
 				const names = answeredNames(answer, systemClock.now())
 				memory.note(names)
 				const wanted = names.filter(({ name }) => memory.wants([name]))
-				return wanted.length === 0 ? undefined : tell(wanted)
+				if (wanted.length === 0) return undefined
+				const telling = tell(wanted)?.then((heard) => void (heard && noteKnown(wanted)))
+				// That they last longer need not be waited for.
+				return areKnown(wanted) ? undefined : telling
 			},
 		},
 	})

@@ -18,15 +18,15 @@ const startedAt = Date.now()
 const connections = new Set<RpcConnection>()
 /** Milliseconds a pod waits for the nodes. A resolver asks again after five seconds; a lost SYN comes again after one. */
 const mostWaiting = 2_000
-const waiting = new Map<number, () => void>()
+const waiting = new Map<number, (heard: boolean) => void>()
 let lastNumber = 0
 const dns = createDnsServers((names) => {
 	if (connections.size === 0) return undefined
 	const number = ++lastNumber
 	const event: WorkloadEvent = { event: 'names', number, names }
-	const { promise, resolve } = Promise.withResolvers<void>()
+	const { promise, resolve } = Promise.withResolvers<boolean>()
 	waiting.set(number, resolve)
-	const cancel = systemClock.after(mostWaiting, resolve)
+	const cancel = systemClock.after(mostWaiting, () => resolve(false))
 	for (const connection of connections) connection.send(event)
 	return promise.finally(() => {
 		cancel()
@@ -82,7 +82,7 @@ function call(name: string, argument: unknown): unknown {
 		case 'answeredNames':
 			return dns.answered()
 		case 'namesKnown':
-			waiting.get(argument as number)?.()
+			waiting.get(argument as number)?.(true)
 			return null
 		case 'exit':
 			setImmediate(() => process.exit(0))
