@@ -193,5 +193,6 @@ const names: Readonly<Record<keyof NetworkChoice, string>> = {
 }
 
 function textOf(value: NetworkChoice[keyof NetworkChoice]): string {
-	return value === undefined ? 'the default' : typeof value === 'string' ? value : JSON.stringify(value)
+	if (value === undefined) return 'the default'
+	return typeof value === 'string' ? value : Array.isArray(value) ? value.join(',') : JSON.stringify(value)
 }

@@ -79,15 +79,16 @@ export interface LabHandle {
  */
 export async function startLab(options: StartOptions): Promise<LabHandle> {
 	const paths = labPaths(options.name)
+	const asked = options.network ?? {}
+	// Nothing is left of a lab that cannot be.
+	if (readIpFamily(paths) === undefined) {
+		const families = networksOf(options.ipFamily ?? defaultIpFamily, asked)
+		checkNetworks(asked, families, options.nodes ?? defaultNodes)
+	}
 	makeLabFolders(paths)
 	const unlock = lock(paths)
 	try {
 		const isNew = readIpFamily(paths) === undefined
-		const asked = options.network ?? {}
-		if (isNew) {
-			const families = networksOf(options.ipFamily ?? defaultIpFamily, asked)
-			checkNetworks(asked, families, options.nodes ?? defaultNodes)
-		}
 		const ipFamily = settleIpFamily(paths, options.ipFamily)
 		const network = settleNetworkChoice(paths, isNew, asked)
 		const record = readRecord(paths)
