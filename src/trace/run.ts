@@ -55,7 +55,11 @@ export async function traceFlow(input: TraceInput): Promise<TraceReport> {
 		// The rules are asked for the address the packet will be sent to.
 		const answered = await asking?.catch(() => undefined)
 		const destination = tryParseIp(answered?.address ?? '') ?? destinationOf(flow, should.paths)
-		would = await askPrograms(input, agent, nodes, destination)
+		const server = destination === undefined ? unheardServer(model, flow, traces) : undefined
+		would =
+			server === undefined
+				? await askPrograms(input, agent, nodes, destination)
+				: await askAboutServer(input, agent, nodes, server)
 		did = asking ? await askPacket(input, agent, nodes, asking) : { silent: 'no packet was sent (--no-probe)' }
 	}
 	const comparison = compare(should, would, did)
@@ -95,6 +99,35 @@ function destinationOf(flow: Flow, paths: readonly Path[]): Ip | undefined {
 		if (ip !== undefined) return ip
 	}
 	return undefined
+}
+
+/** The name server that the flow's questions do not reach, as the manifests say; undefined where they do. */
+function unheardServer({ pods }: NetworkModel, { from }: Flow, traces: readonly Trace[]): Ip | undefined {
+	const unheard = ({ hops }: Trace) =>
+		hops.some(({ steps }) => steps.some((s) => s.step === 'query' && s.answer === 'no-answer'))
+	if (from.kind !== 'pod' || traces.length === 0 || !traces.every(unheard)) return undefined
+	return pods.get(from.pod)?.dns.nameservers[0]
+}
+
+/** What the rules do with the question itself, where it is lost: told as what becomes of the name. */
+async function askAboutServer(
+	input: TraceInput,
+	agent: NodeAgentApi,
+	nodes: readonly NodeName[],
+	server: Ip,
+): Promise<Testimony> {
+	const flow: Flow = { from: input.flow.from, to: { ip: server }, protocol: 'UDP', port: 53 }
+	const asked = await askPrograms({ ...input, flow }, agent, nodes, server)
+	if ('silent' in asked) return asked
+	const paths = asked.paths.flatMap((path): Path[] => {
+		const last = path.points.at(-1)
+		if (path.delivered || last === undefined) return []
+		const text = `the question to ${server} port 53/UDP: ${last.text}`
+		return [{ ...path, points: [{ ...last, stage: 'name', result: 'drop', text }] }]
+	})
+	if (paths.length < asked.paths.length)
+		return { silent: `the name leads to no address, though the rules let questions to ${server} through` }
+	return { paths, missing: asked.missing }
 }
 
 async function askPrograms(

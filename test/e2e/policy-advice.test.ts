@@ -128,6 +128,7 @@ suite('the advice of a trace, followed', { skip }, () => {
 			for (let edit = 0; edit < edits; edit++) {
 				assert.match(traced.disposition, /^denied-/, traced.headline)
 				assert.equal(traced.disagreement, undefined, traced.disagreement?.text)
+				assert.match(traced.headline, /should, would and did agree$/)
 				const advice = traced.stages.flatMap((stage) => stage.should?.advice ?? [])
 				const line = advice.map((text) => text.trim()).find((text) => text.startsWith('kubectl '))
 				assert.ok(line !== undefined, `no command in ${JSON.stringify(traced.stages)}`)
