@@ -76,6 +76,9 @@ function choose(should: Testimony, would: Testimony, did: Testimony): Chosen {
 		(pathKey(a) === pathKey(b) ? 4 : 0) +
 		(pointAt(a, 'name')?.result === pointAt(b, 'name')?.result ? 2 : 0) +
 		(a.delivered === b.delivered ? 1 : 0) +
+		// Of several endpoints a policy may deny some: the packet was denied as one of them is.
+		(['egress', 'ingress'] as const).filter((stage) => pointAt(a, stage)?.result === pointAt(b, stage)?.result).length *
+			0.8 +
 		// From outside several nodes lead to one endpoint.
 		(pointAt(a, 'route')?.result === pointAt(b, 'route')?.result ? 0.5 : 0)
 	const find = (paths: readonly Path[], like: Path | undefined): Path | undefined => {

@@ -34,6 +34,19 @@ export function isSilent(trace: Trace): boolean {
 	)
 }
 
+/**
+ * Whether the client is a node whose packet is translated at its own output and has no way on from there: TCP takes the
+ * refused route for a lost packet (tcp_connect heeds ECONNREFUSED alone) and goes on asking.
+ */
+export function mayGoUnheard(trace: Trace): boolean {
+	const [hop] = trace.hops
+	if (trace.flow.from.kind !== 'node' || trace.flow.protocol !== 'TCP' || hop === undefined) return false
+	const translated = hop.steps.some((s) => s.step === 'endpoint')
+	return (
+		translated && hop.steps.some((s) => s.step === 'drop' && ['unassigned-address', 'no-route'].includes(s.disposition))
+	)
+}
+
 export function drawFlows(draw: Draw, model: NetworkModel, plan: Plan, limits: Limits): Flow[] {
 	const clients = [...model.pods]
 		.map(([, pod]) => pod)

@@ -11,7 +11,7 @@ import { traceText } from '../../../src/trace/text.ts'
 import { type Path, pointAt } from '../../../src/trace/witness.ts'
 import type { Flow, Trace } from '../../../src/walk/trace.ts'
 import { walk } from '../../../src/walk/walk.ts'
-import { isSilent, mayBeSilent } from './flows.ts'
+import { isSilent, mayBeSilent, mayGoUnheard } from './flows.ts'
 import type { Snapshot } from './world.ts'
 
 export interface Verdict {
@@ -173,7 +173,8 @@ function compareEnd(own: Case): string {
 	const silent = trace === undefined || isSilent(trace)
 	// Of a datagram that its own rules drop, the sender hears that it was not sent.
 	const kept = flow.protocol === 'UDP' && probe?.errno === 'EPERM'
-	const fits = silent ? outcome === 'timeout' || kept : outcome === 'refused' || outcome === 'unreachable'
+	const unheard = trace !== undefined && mayGoUnheard(trace) && outcome === 'timeout'
+	const fits = silent ? outcome === 'timeout' || kept : outcome === 'refused' || outcome === 'unreachable' || unheard
 	const want = silent ? 'silence' : 'a refusal'
 	if (!fits) complain(`did: ${outcome} (${probe?.errno ?? 'no error'}); should: ${want}, ${way.disposition}`)
 	return way.disposition
