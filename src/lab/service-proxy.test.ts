@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { LabPaths } from './paths.ts'
-import { chooseServiceProxy, keepServiceProxy, readServiceProxy } from './service-proxy.ts'
+import {
+	chooseServiceProxy,
+	keepScheduler,
+	keepServiceProxy,
+	readScheduler,
+	readServiceProxy,
+} from './service-proxy.ts'
 
 test('the choice is kept, and a change that was cut off is seen', () => {
 	const folder = mkdtempSync(join(tmpdir(), 'pw-proxy-'))
@@ -20,6 +26,20 @@ test('the choice is kept, and a change that was cut off is seen', () => {
 		// A newer version's word, or a torn file: as if nobody had chosen.
 		writeFileSync(paths.serviceProxy, 'warp-drive\n')
 		assert.equal(readServiceProxy(paths), undefined)
+	} finally {
+		rmSync(folder, { recursive: true, force: true })
+	}
+})
+
+test("IPVS' scheduler is kept, rr where nobody chose", () => {
+	const folder = mkdtempSync(join(tmpdir(), 'pw-proxy-'))
+	try {
+		const paths = { scheduler: join(folder, 'ipvs-scheduler') } as LabPaths
+		assert.equal(readScheduler(paths), 'rr')
+		keepScheduler(paths, 'lc')
+		assert.equal(readScheduler(paths), 'lc')
+		writeFileSync(paths.scheduler, 'dice\n')
+		assert.equal(readScheduler(paths), 'rr')
 	} finally {
 		rmSync(folder, { recursive: true, force: true })
 	}

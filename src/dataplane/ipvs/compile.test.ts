@@ -7,6 +7,7 @@ import type { Cidr, Ip } from '../../base/ip.ts'
 import { parseRule } from '../../linux/iptables/parse.ts'
 import type { TableName } from '../../linux/iptables/program.ts'
 import { ruleText } from '../../linux/iptables/render.ts'
+import type { Scheduler } from '../../linux/ipvs/ipvs.ts'
 import type { Service } from '../../model/network.ts'
 import { diffPrograms } from './change.ts'
 import { createIpvs } from './ipvs.ts'
@@ -189,5 +190,19 @@ describe('IPVS changes', () => {
 		const plane = createIpvs()
 		const program = plane.compile(sketchModel([web()]), 'node-1')
 		assert.deepEqual(plane.diff(program, plane.fromJson(JSON.parse(JSON.stringify(plane.toJson(program))))), [])
+	})
+
+	it('of another scheduler: the servers stay and choose otherwise', () => {
+		let scheduler: Scheduler = 'rr'
+		const plane = createIpvs({ scheduler: () => scheduler })
+		const model = sketchModel([web()])
+		const before = plane.compile(model, 'node-1')
+		assert.equal(plane.compile(model, 'node-1'), before)
+		scheduler = 'lc'
+		const changes = plane.diff(before, plane.compile(model, 'node-1'))
+		assert.deepEqual(
+			changes.map((c) => (c.op === 'set-server' ? `${c.op} ${c.server.ip} ${c.server.scheduler}` : c.op)),
+			['set-server 10.96.0.10 lc'],
+		)
 	})
 })
