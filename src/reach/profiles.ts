@@ -9,7 +9,9 @@ const directions = ['ingress', 'egress'] as const
 
 export class Profiles {
 	readonly #known: Record<Direction, Map<string, Profile>> = { ingress: new Map(), egress: new Map() }
-	readonly #assigned: Record<Direction, Profile[]> = { ingress: [], egress: [] }
+	// Two fields: this is what every answer is looked up in.
+	readonly #ingress: Profile[] = []
+	readonly #egress: Profile[] = []
 	readonly #keys: Record<Direction, string[]> = { ingress: [], egress: [] }
 
 	/** Number of different rule lists, both directions. */
@@ -18,7 +20,7 @@ export class Profiles {
 	}
 
 	of(direction: Direction, id: number): Profile {
-		return this.#assigned[direction][id]!
+		return (direction === 'ingress' ? this.#ingress : this.#egress)[id]!
 	}
 
 	*all(): Iterable<Profile> {
@@ -36,7 +38,8 @@ export class Profiles {
 			const named = direction === 'ingress' && rulesOf(policies).some((rule) => rule.names.length > 0)
 			const key = `${policies.map((p) => p.serial).join()}${named ? ` ${end.portsId}` : ''}`
 			const known = this.#known[direction]
-			const old = this.#assigned[direction][end.id]
+			const assigned = direction === 'ingress' ? this.#ingress : this.#egress
+			const old = assigned[end.id]
 			if (old !== undefined) {
 				const oldKey = this.#keys[direction][end.id]!
 				if (oldKey === key) continue
@@ -62,7 +65,7 @@ export class Profiles {
 				known.set(key, profile)
 			}
 			profile.users++
-			this.#assigned[direction][end.id] = profile
+			assigned[end.id] = profile
 			this.#keys[direction][end.id] = key
 		}
 	}

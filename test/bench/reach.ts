@@ -22,12 +22,12 @@ function readAll(reach: Reach, only?: ReadonlySet<number>): number {
 	const changed = only === undefined ? there : there.filter((id) => only.has(id))
 	const same = only === undefined ? [] : there.filter((id) => !only.has(id))
 	let pairs = 0
-	for (const a of changed) {
-		for (const b of there) if (reach.between(a, b) !== 0) pairs++
-		for (const b of same) if (reach.between(b, a) !== 0) pairs++
+	// The few within the many: what is read of one row lies together.
+	for (const b of there) for (const a of changed) if (reach.between(a, b) !== 0) pairs++
+	for (const b of same) for (const a of changed) if (reach.between(b, a) !== 0) pairs++
+	for (const a of changed)
 		for (const direction of ['ingress', 'egress'] as const)
 			for (let piece = 0; piece < space.size; piece++) if (reach.withPiece(direction, a, piece) !== 0) pairs++
-	}
 	return pairs
 }
 
