@@ -136,7 +136,8 @@ function firstDisagreement(
 	// Each stage agrees or only some witnesses reach it: then the ends are compared.
 	const ends = (['should', 'would', 'did'] as const).flatMap((name) => {
 		const path = choose(should, would, did)[name]
-		return path === undefined ? [] : [{ name, path }]
+		// What becomes of it outside of the cluster neither manifests nor rules say.
+		return path === undefined || path.disposition === 'left-cluster' ? [] : [{ name, path }]
 	})
 	// Who listens at the end is no matter of the network (docs/dispositions.md).
 	const arrived = (path: Path) => path.delivered || pointAt(path, 'deliver')?.result === 'delivered'

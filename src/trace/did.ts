@@ -4,6 +4,7 @@ import type { ConntrackEntry, ProbeResult, Sighting } from '../agent/protocol.ts
 import type { Ip } from '../base/ip.ts'
 import { directionOf, tableName as policyTable } from '../dataplane/policy/layout.ts'
 import { findFrontend } from '../model/frontends.ts'
+import { hostPortAt } from '../model/host-ports.ts'
 import { balancedAt, isReachable } from '../model/load-balancer.ts'
 import type { NetworkModel } from '../model/network.ts'
 import type { Flow } from '../walk/trace.ts'
@@ -66,7 +67,8 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const went = probe.sightings.findLast((s) => !s.reply && s.destinationPort !== 0)
 	// Translated before there was a packet: the first one seen goes to the endpoint already.
 	const first = probe.sightings.find((s) => !s.reply && s.destinationPort !== 0)
-	const atSocket = isService && first !== undefined && first.destination !== destination
+	// (A node's own packets are translated by a rule before an interface sees them: then conntrack knows.)
+	const atSocket = isService && !translated && first !== undefined && first.destination !== destination
 	const endpoint = atSocket
 		? `${first.destination}:${first.destinationPort}`
 		: translated && entry !== undefined
@@ -125,7 +127,16 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 	const last = way.at(-1)?.pod
 	const source = flow.from.kind === 'pod' ? flow.from.pod : undefined
 	const seenThere = last !== undefined && (last !== source || way.length > 1)
-	const arrived = probe.outcome === 'refused' && seenThere
+	// So does a node that is asked itself, unless one of its rules refuses.
+	const owner = destination === undefined ? undefined : model.addresses.get(destination as Ip)
+	const asked = owner?.kind === 'node' && !isService && nodes.at(-1) === owner.node ? owner.node : undefined
+	// What a pod of the node should have got has not arrived.
+	const there = asked === undefined ? undefined : model.nodes.get(asked)
+	const forPod =
+		there !== undefined && hostPortAt(model, there, destination as Ip, flow.protocol, flow.port) !== undefined
+	const byRule = rules.some((r) => r.verdict === 'drop' || /\breject\b/.test(r.text))
+	const arrived = probe.outcome === 'refused' && (seenThere || (asked !== undefined && !byRule && !forPod))
+	const place = seenThere ? `pod ${last}` : `node ${asked}`
 	// It got there, and whatever was answered did not come back.
 	const unanswered = probe.outcome === 'timeout' && seenThere
 	if (!ended && !denied) {
@@ -137,7 +148,7 @@ export function pathOfProbe(probe: ProbeResult, flow: Flow, model: NetworkModel,
 			text: connected
 				? `${flow.protocol === 'UDP' ? 'answered' : 'connected'} in ${elapsed}${answerText(probe)}`
 				: arrived
-					? `arrived at pod ${last}, and nothing listens there: ${failure}`
+					? `arrived at ${place}, and nothing listens there: ${failure}`
 					: unanswered
 						? `arrived at pod ${last}, and no answer came in ${Math.round(probe.elapsed)} ms`
 						: failure,

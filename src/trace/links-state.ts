@@ -3,6 +3,7 @@
 
 import type { NodePrograms } from '../agent/protocol.ts'
 import { familyOf, type Ip } from '../base/ip.ts'
+import { routeOf } from '../dataplane/links/evaluate.ts'
 import type { Attachment } from '../dataplane/links/program.ts'
 
 const forwardingOf = { 4: 'net.ipv4.ip_forward', 6: 'net.ipv6.conf.all.forwarding' } as const
@@ -12,6 +13,23 @@ export function whyNotForwarded({ node, links }: NodePrograms, to: Ip): string |
 	const name = forwardingOf[familyOf(to)]
 	const value = links.sysctls.get(name)
 	return value === undefined || value !== '0' ? undefined : `${node} forwards nothing: ${name} is 0`
+}
+
+/**
+ * What came in by a pod's interface from an address that is not routed back there (RFC 3704, strict): the kernel looks
+ * after prerouting. A pod's interface has the setting of `default` from the time it was made.
+ */
+export function whyNotBelieved(
+	{ node, links }: NodePrograms,
+	source: Ip,
+	device: string | undefined,
+): string | undefined {
+	const strict = ['all', 'default'].some((which) => links.sysctls.get(`net.ipv4.conf.${which}.rp_filter`) === '1')
+	if (!strict || device === undefined || familyOf(source) !== 4) return undefined
+	if (![...links.attachments.values()].some((attachment) => attachment.hostInterface === device)) return undefined
+	const back = routeOf(links, source, 'node')
+	if (back !== undefined && back.device === device) return undefined
+	return `${node} drops what comes from ${source} by ${device}, for the way back is another (rp_filter)`
 }
 
 /** An interface of the node, beside those of its pods, that carries nothing. */

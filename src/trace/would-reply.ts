@@ -8,7 +8,7 @@ import type { RuleHit } from '../dataplane/dataplane.ts'
 import { type RouteDecision, routeOf } from '../dataplane/links/evaluate.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Flow } from '../walk/trace.ts'
-import { whyNotCarried, whyNotForwarded, whyNotTaken } from './links-state.ts'
+import { whyNotBelieved, whyNotCarried, whyNotForwarded, whyNotTaken } from './links-state.ts'
 import { addressesOf, evaluateTables } from './node-rules.ts'
 import type { Point } from './witness.ts'
 
@@ -123,6 +123,8 @@ class WayBack {
 			}
 			const first = this.#meet(programs, own ? 'output' : 'prerouting', crossing, device)
 			if (first !== undefined) return first
+			const doubted = own ? undefined : whyNotBelieved(programs, this.packet.source, device)
+			if (doubted !== undefined) return { text: doubted }
 			const route = routeOf(programs.links, this.packet.destination, 'node')
 			if (route === undefined || route.kind === 'unreachable')
 				return { text: `${node} has no route to ${this.packet.destination}` }

@@ -11,7 +11,7 @@ import { directionOf } from '../dataplane/policy/layout.ts'
 import type { NetworkModel, NodeName } from '../model/network.ts'
 import type { Origin } from '../model/origin.ts'
 import type { Flow } from '../walk/trace.ts'
-import { whyNotCarried, whyNotForwarded, whyNotTaken } from './links-state.ts'
+import { whyNotBelieved, whyNotCarried, whyNotForwarded, whyNotTaken } from './links-state.ts'
 import { addressesOf, evaluateTables, type ProxyEvaluator } from './node-rules.ts'
 import type { Path, Point } from './witness.ts'
 import { type Crossing, replyOfPrograms } from './would-reply.ts'
@@ -89,6 +89,8 @@ export function pathsOfPrograms(input: WouldInput): readonly Path[] {
 		}
 		const out = { ...asked, routes: [`pod ${pod.key}: ${real.text}`] }
 		if (real.kind === 'local') return [delivered(input, out, node)]
+		const off = attachment === undefined ? undefined : whyNotTaken(attachment)
+		if (off !== undefined) return [ended(out, 'route', 'no-route', off)]
 		return throughNode(input, { ...out, packet: withDevices(out.packet, attachment?.hostInterface) }, node, 0)
 	})
 }
@@ -275,9 +277,13 @@ function fromNode(input: WouldInput, way: Way, node: NodeName): readonly Path[] 
 
 /** A packet comes in on a node: prerouting, route, then input or forward and postrouting. */
 function throughNode(input: WouldInput, way: Way, node: NodeName, depth: number): readonly Path[] {
-	return hooks(input, { ...way, arrived: way.packet }, node, ['prerouting'], (next) =>
-		forward(input, next, node, depth, ['forward', 'postrouting']),
-	)
+	return hooks(input, { ...way, arrived: way.packet }, node, ['prerouting'], (next) => {
+		const programs = programsOf(input, node)
+		const { source, inInterface } = next.packet
+		const doubted = programs === undefined ? undefined : whyNotBelieved(programs, source, inInterface)
+		if (doubted !== undefined) return [ended(next, 'route', 'no-route', doubted)]
+		return forward(input, next, node, depth, ['forward', 'postrouting'])
+	})
 }
 
 function forward(input: WouldInput, way: Way, node: NodeName, depth: number, after: readonly Hook[]): readonly Path[] {

@@ -178,44 +178,96 @@ suite('trace in a lab', { skip }, () => {
 		assert.equal(report.verdict, 'not-delivered')
 	})
 
-	test('a node that forwards nothing: the rules say so, and a silent name server is no unknown name', async () => {
+	/** The agent looks once a minute and repairs: where it came in between, once more. */
+	const meddled = async (meddle: () => Promise<unknown>, check: () => Promise<void>) => {
+		for (let attempts = 3; ; attempts--) {
+			await meddle()
+			try {
+				return await check()
+			} catch (e) {
+				if (attempts === 1) throw e
+			}
+		}
+	}
+	/** A pod of the database, and a web pod on another node. */
+	const apart = () => {
 		const db = pods.find((p) => p.name === 'db-1') as PodLine
-		const from = [here, there].find((p) => p.node !== db.node) as PodLine
-		await inNode(from.node, 'sysctl', '-qw', 'net.ipv4.ip_forward=0')
-		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
-		assert.equal(report.disagreement?.stage, 'route', report.headline)
-		assert.match(stage(report, 'route').would?.text ?? '', /forwards nothing: net\.ipv4\.ip_forward is 0/)
-		const named = await trace(`pod/${from.name}`, 'db-1.db:5432', 1, '--timeout', '1s')
-		assert.equal(named.disposition, 'timeout', named.headline)
-		assert.equal(named.disagreement?.stage, 'name')
-		assert.match(stage(named, 'name').did?.text ?? '', /10\.96\.0\.10 does not answer: timeout after/)
-		assert.match(
-			stage(named, 'name').did?.details.at(-1) ?? '',
-			/podwire trace -n shop pod\/web-\S+ 10\.96\.0\.10:udp\/53/,
+		return { db, from: [here, there].find((p) => p.node !== db.node) as PodLine }
+	}
+
+	test('a node that forwards nothing: the rules say so, and a silent name server is no unknown name', async () => {
+		const { db, from } = apart()
+		const forward = (value: number) => inNode(from.node, 'sysctl', '-qw', `net.ipv4.ip_forward=${value}`)
+		await meddled(
+			() => forward(0),
+			async () => {
+				const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+				assert.equal(report.disagreement?.stage, 'route', report.headline)
+				assert.match(stage(report, 'route').would?.text ?? '', /forwards nothing: net\.ipv4\.ip_forward is 0/)
+			},
 		)
-		await inNode(from.node, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+		await meddled(
+			() => forward(0),
+			async () => {
+				const report = await trace(`pod/${from.name}`, 'db-1.db:5432', 1, '--timeout', '1s')
+				assert.equal(report.disposition, 'timeout', report.headline)
+				assert.equal(report.disagreement?.stage, 'name')
+				const { did } = stage(report, 'name')
+				assert.match(did?.text ?? '', /10\.96\.0\.10 does not answer: timeout after/)
+				assert.match(did?.details.at(-1) ?? '', /podwire trace -n shop pod\/web-\S+ 10\.96\.0\.10:udp\/53/)
+			},
+		)
+		await forward(1)
 		agreed(await trace(`pod/${from.name}`, `${db.ip}:5432`, 0))
 	})
 
 	test('somebody deletes the way back: the question arrives, the rules name the node that has no route', async () => {
-		const db = pods.find((p) => p.name === 'db-1') as PodLine
-		const from = [here, there].find((p) => p.node !== db.node) as PodLine
+		const { db, from } = apart()
 		const network = from.ip.replace(/\.\d+$/, '.0/24')
-		await inNode(db.node, 'ip', 'route', 'replace', 'blackhole', network)
-		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
-		assert.equal(report.disagreement?.stage, 'reply', JSON.stringify(report, undefined, ' '))
-		assert.match(stage(report, 'reply').would?.text ?? '', new RegExp(`${db.node} has no route to ${from.ip}`))
-		assert.equal(stage(report, 'reply').did?.result, 'drop')
+		await meddled(
+			() => inNode(db.node, 'ip', 'route', 'replace', 'blackhole', network),
+			async () => {
+				const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+				assert.equal(report.disagreement?.stage, 'reply', JSON.stringify(report, undefined, ' '))
+				const { would, did } = stage(report, 'reply')
+				assert.match(would?.text ?? '', new RegExp(`${db.node} has no route to ${from.ip}`))
+				assert.equal(did?.result, 'drop')
+			},
+		)
 	})
 
-	test('a cable is pulled: rules and packet end before that node', async () => {
-		const db = pods.find((p) => p.name === 'db-1') as PodLine
-		const from = [here, there].find((p) => p.node !== db.node) as PodLine
-		await inNode(db.node, 'ip', 'link', 'set', 'eth0', 'down')
-		// What happens to a node's own end takes its routes along; here the far end is asked for.
-		const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
-		assert.match(stage(report, 'route').would?.text ?? '', new RegExp(`eth0 of ${db.node} carries nothing`))
-		await inNode(db.node, 'ip', 'link', 'set', 'eth0', 'up')
+	test('a pod whose own interface is off, and one whose address is not routed back to it', async () => {
+		const { db, from } = apart()
+		const says = async (wanted: RegExp) => {
+			const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+			assert.equal(report.disagreement?.stage, 'route', report.headline)
+			assert.match(stage(report, 'route').would?.text ?? '', wanted)
+		}
+		const device = /dev (\S+)/.exec(await inNode(from.node, 'ip', 'route', 'get', from.ip))?.[1] as string
+		await meddled(
+			() => inNode(from.node, 'ip', 'route', 'flush', `${from.ip}/32`),
+			() => says(/drops what comes from \S+ by \S+, for the way back is another \(rp_filter\)/),
+		)
+		await meddled(
+			() => inNode(from.node, 'ip', 'link', 'set', device, 'down'),
+			() => says(new RegExp(`interface ${device} of pod shop/${from.name} is down`)),
+		)
+		await inNode(from.node, 'ip', 'link', 'set', device, 'up')
+		await inNode(from.node, 'ip', 'route', 'replace', `${from.ip}/32`, 'dev', device)
+	})
+
+	test('a cable is pulled: the rules end before that node', async () => {
+		const { db, from } = apart()
+		// The bridge's end.
+		const cable = (state: string) => inNode('underlay', 'ip', 'link', 'set', db.node.replace('-', ''), state)
+		await meddled(
+			() => cable('down'),
+			async () => {
+				const report = await trace(`pod/${from.name}`, `${db.ip}:5432`, 1, '--timeout', '1s')
+				assert.match(stage(report, 'route').would?.text ?? '', new RegExp(`eth0 of ${db.node} carries nothing`))
+			},
+		)
+		await cable('up')
 	})
 
 	test('a daemon that starts again repairs what was changed', async () => {
@@ -226,6 +278,16 @@ suite('trace in a lab', { skip }, () => {
 		await home.up()
 		agreed(await trace(`pod/${here.name}`, 'db-0.db:5432', 0))
 		agreed(await trace(`pod/${here.name}`, 'api:80', 0))
+	})
+
+	test('a flow that leaves the cluster is delivered by somebody else, and nobody disagrees', async () => {
+		agreed(await trace(`pod/${here.name}`, 'kubernetes.default:443', 0))
+	})
+
+	test('a port of a node where nobody listens: it arrived', async () => {
+		const report = await trace(`pod/${here.name}`, `node/${here.node}:9`, 1)
+		assert.match(report.headline, /arrived at node node-\d, and nothing listens there/)
+		assert.equal(report.disagreement, undefined)
 	})
 
 	test('each origin is the line of the field', async () => {
