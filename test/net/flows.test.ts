@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import { type FlowEvent, type FlowMessage, isLost } from '../../src/agent/flow-event.ts'
 import type { FlowFilter } from '../../src/agent/flow-filter.ts'
 import { logRate } from '../../src/dataplane/policy/log.ts'
-import { networkPolicies } from '../../src/kube/kinds.ts'
+import { namespaces, networkPolicies } from '../../src/kube/kinds.ts'
 import { inNetnsAt } from '../../src/linux/netns.ts'
 import { AF_INET, close, inetAddress, SOCK_DGRAM, sendto, socket } from '../../src/linux/syscalls.ts'
 import { createTestLab, podObject, skip, type TestLab } from './lab.ts'
@@ -168,6 +168,36 @@ test('on trial: told as what would be denied, and carried', where, async () => {
 		['default/trial'],
 	)
 	await withdraw('trial')
+})
+
+test('a namespace on trial: each of its policies is, and none beside it', where, async () => {
+	const annotate = (value: string | null) =>
+		lab.client.patch(
+			namespaces,
+			'default',
+			{ metadata: { annotations: { 'podwire.dev/audit': value } } },
+			{ type: 'merge' },
+		)
+	await annotate('true')
+	await policy('whole', 'web')
+	await lab.until(async () =>
+		(await lab.rules('node-1')).includes('podwire audit ingress-default') ? true : undefined,
+	)
+	assert.equal(curl(await lab.podNetns('near'), `http://${await lab.podIp('web')}/`, 3), 0)
+	const audits = async () =>
+		(await remembered({ verdicts: ['AUDIT'] })).filter((e) =>
+			e.podwire.because.some((o) => 'key' in o && o.key === 'default/whole'),
+		)
+	const [event] = await lab.until(async () => ((await audits()).length > 0 ? await audits() : undefined))
+	assert.equal(event?.flow.source.pod_name, 'near')
+	assert.equal(event?.flow.drop_reason, undefined)
+	await annotate(null)
+	await lab.until(async () => ((await lab.rules('node-1')).includes('podwire deny ingress-default') ? true : undefined))
+	assert.equal(curl(await lab.podNetns('near'), `http://${await lab.podIp('web')}/`, 1), 28)
+	const denied = { verdicts: ['DROPPED' as const], from: { kind: 'pod' as const, name: 'near' } }
+	const [dropped] = await told(1, denied)
+	assert.deepEqual(dropped?.flow.ingress_denied_by, [{ name: 'whole', namespace: 'default', kind: 'NetworkPolicy' }])
+	await withdraw('whole')
 })
 
 test('a flood is dropped whole and told in part: limited in the kernel, bounded here', where, async () => {

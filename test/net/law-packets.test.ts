@@ -21,7 +21,7 @@ const clusters = 3
 const limits = { flows: 40, silent: 8, milliseconds: 4_500, least: 6 }
 const given = process.env.PODWIRE_LAW_SEED
 const seed = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given)
-/** One cluster has NetworkPolicies and is the same in every run; all have them and none is where a seed is given. */
+/** One cluster has NetworkPolicies, and is the same in every run; where a seed is given all have them, and are its own. */
 const guarded = { tag: 2, seed: 77 } as const
 const have = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' }).status === 0
 /** Of a lab inside a user namespace the files of its network namespaces are not to be seen from here. */
