@@ -80,17 +80,27 @@ function evaluate(program: NftProgram, packet: Packet, at: Hook, context: Evalua
 const manyElements = 20_000
 
 /**
- * A transaction too large for the socket is cut in several, and between them a chain could be in force without its
- * rules. What nobody asks for yet (new tables, new sets and their contents) goes first then, the rest at once after it.
+ * What nobody asks for yet (new tables, new sets and their contents, new chains and their rules) is in force before what
+ * leads to it, for two reasons. The kernel chooses the generation of the rules when a packet enters a hook, but that of a
+ * map's elements when it is looked up: a packet that was on its way when one transaction brought a chain and the
+ * element that jumps there would find the chain as it was before, empty, and pass. And a transaction too large for the
+ * socket is cut in several, between which a chain could be in force without its rules.
  */
 function inParts(changes: readonly NftChange[]): (readonly NftChange[])[] {
 	const size = changes.reduce((n, c) => n + (c.op === 'add-elements' ? c.elements.length : 0), 0)
-	if (size < manyElements || changes.some((c) => c.op === 'delete-table')) return [changes]
-	const place = (c: NftChange, set: string) => `${c.family} ${c.table} ${set}`
-	const made = new Set(changes.flatMap((c) => (c.op === 'add-set' ? [place(c, c.set.name)] : [])))
+	const place = (c: NftChange, name: string) => `${c.family} ${c.table} ${name}`
+	const sets = new Set(changes.flatMap((c) => (c.op === 'add-set' ? [place(c, c.set.name)] : [])))
+	const chains = new Set(
+		changes.flatMap((c) => (c.op === 'add-chain' && c.chain.base === undefined ? [place(c, c.chain.name)] : [])),
+	)
+	if (chains.size === 0 && size < manyElements) return [changes]
+	// A table that is replaced is so in one instant.
+	if (changes.some((c) => c.op === 'delete-table')) return [changes]
 	const isFirst = (c: NftChange) =>
 		c.op === 'add-table' ||
 		c.op === 'add-set' ||
-		(c.op === 'add-elements' && c.set.data === undefined && made.has(place(c, c.set.name)))
+		(c.op === 'add-elements' && c.set.data === undefined && sets.has(place(c, c.set.name))) ||
+		(c.op === 'add-chain' && c.chain.base === undefined) ||
+		(c.op === 'add-rule' && chains.has(place(c, c.chain)))
 	return [changes.filter(isFirst), changes.filter((c) => !isFirst(c))]
 }
