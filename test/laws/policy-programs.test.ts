@@ -121,7 +121,8 @@ function law(profile: ProfileName, clusters: number, family: ClusterFamily, tria
 	}
 	for (const end of ['egress', 'ingress', 'passes']) assert.ok((seen[end] ?? 0) > clusters, `${end}: ${seen[end]}`)
 	if (trials)
-		for (const end of ['audit-egress', 'audit-ingress']) assert.ok((seen[end] ?? 0) > clusters / 4, `${end}: ${seen[end]}`)
+		for (const end of ['audit-egress', 'audit-ingress'])
+			assert.ok((seen[end] ?? 0) > clusters / 4, `${end}: ${seen[end]}`)
 }
 
 /** Where it ends, after what is only told of it: `audit-egress ingress`. */
