@@ -18,6 +18,8 @@ import { writeSysctl } from '../../../src/linux/sysctl.ts'
 
 export const nodeNames = ['n1', 'n2'] as const
 const podsEach = 4
+/** On the wire: nobody has to ask for a neighbour, and no answer comes too late. */
+const wireMac = (i: number) => `0a:00:00:00:01:0${i}`
 const gatewayMac = 'ee:ee:ee:ee:ee:ee'
 const gateways = ['169.254.1.1', 'fe80::1'] as Ip[]
 const cidr = (text: string) => text as Cidr
@@ -68,7 +70,7 @@ export async function withPolicyWorld<T>(test: (world: PolicyWorld) => Promise<T
 		const e = new NetlinkEncoder(1 << 16)
 		const underlay = make('underlay')
 		setLink(e, { index: LOOPBACK, up: true })
-		addBridge(e, { name: 'br0', index: 2 })
+		addBridge(e, { name: 'br0', index: 2, mac: wireMac(0) })
 		underlay.request(e)
 		for (const ip of [...wire, ...strangers]) own(e, 2, ip, strangers.includes(ip) ? 0 : 1)
 		underlay.request(e)
@@ -76,7 +78,13 @@ export async function withPolicyWorld<T>(test: (world: PolicyWorld) => Promise<T
 		for (const [n, name] of nodeNames.entries()) {
 			const node = make(name)
 			const fd = openNetns(at(name))
-			addVeth(e, { name, index: 10 + n, master: 2, up: true, peer: { name: 'eth0', index: 2, netns: fd } })
+			addVeth(e, {
+				name,
+				index: 10 + n,
+				master: 2,
+				up: true,
+				peer: { name: 'eth0', index: 2, mac: wireMac(n + 1), netns: fd },
+			})
 			underlay.request(e)
 			close(fd)
 			setLink(e, { index: LOOPBACK, up: true })
@@ -86,10 +94,14 @@ export async function withPolicyWorld<T>(test: (world: PolicyWorld) => Promise<T
 				addRoute(e, { destination: cidr(i === 0 ? '0.0.0.0/0' : '::/0'), via: wire[i] as Ip, index: 2 })
 				const [other, network] = [nodeIps(1 - n)[i] as Ip, podNetworks(1 - n)[i] as Cidr]
 				addRoute(e, { destination: network, via: other, index: 2 })
+				addNeighbour(e, 2, other, wireMac(2 - n))
+				addNeighbour(e, 2, wire[i] as Ip, wireMac(0))
 			}
 			node.request(e)
-			for (const [i, ip] of nodeIps(n).entries())
+			for (const [i, ip] of nodeIps(n).entries()) {
 				addRoute(e, { destination: podNetworks(n)[i] as Cidr, via: ip, index: 2 })
+				addNeighbour(e, 2, ip, wireMac(n + 1))
+			}
 			underlay.request(e)
 			places.push({ netns: at(name), ips: nodeIps(n) })
 			for (let i = 0; i < podsEach; i++) {
