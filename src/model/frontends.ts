@@ -224,6 +224,24 @@ export function treat(
 	return place === 'node' ? { serving, masquerade: ownNode } : { serving }
 }
 
+/**
+ * The frontend that an endpoint's address and port is besides, where nobody serves it: a connection is translated once,
+ * and what is still addressed to such a frontend then is refused, whoever the client is.
+ */
+export function unservedAt(
+	model: Pick<NetworkModel, 'config' | 'addresses' | 'frontends' | 'services'>,
+	node: Pick<Node, 'name' | 'addresses' | 'zone'>,
+	to: { readonly ip: Ip; readonly protocol: Protocol; readonly port: number },
+): { readonly service: Service; readonly how: 'reject' | 'drop'; readonly because: readonly Origin[] } | undefined {
+	const found = findFrontend(model, node, to)
+	if (found?.kind !== 'frontend') return undefined
+	const { service, port, frontend } = found
+	const zone = node.zone === undefined ? {} : { zone: node.zone }
+	const { serving } = treat(service, port, frontend, { place: 'outside', node: node.name, ...zone })
+	if (serving.none === undefined) return undefined
+	return { service, how: serving.none, because: [frontend.origin, ...serving.because] }
+}
+
 /** The addresses at which a node answers for node ports (kube-proxy: --nodeport-addresses, by default primary). */
 export function nodePortIps(model: Pick<NetworkModel, 'config'>, node: Pick<Node, 'addresses'>): readonly Ip[] {
 	const { nodePortAddresses } = model.config

@@ -13,6 +13,7 @@ import {
 	placeOf,
 	servicesAt,
 	treat,
+	unservedAt,
 } from '../model/frontends.ts'
 import { hostPortAt } from '../model/host-ports.ts'
 import type { Endpoint, NetworkModel, Node, Pod, Service } from '../model/network.ts'
@@ -309,6 +310,19 @@ function translate(
 	return stepAt({ ...way, packet: after, chance: way.chance / of }, place, choice, rewrite)
 }
 
+function isTranslated(after: Packet, before: Packet): boolean {
+	return after.destination !== before.destination || after.destinationPort !== before.destinationPort
+}
+
+/** How a translated packet is refused that is for a Service again, one that nobody serves. */
+function unservedBy(model: NetworkModel, node: Node, packet: Packet) {
+	const { destination: ip, protocol, destinationPort: port } = packet
+	const found = unservedAt(model, node, { ip, protocol, port })
+	if (found === undefined) return undefined
+	const text = `${ip} port ${port} is Service "${found.service.key}" again: a connection is translated once, and nobody serves that one`
+	return [found.how, found.because, text] as const
+}
+
 /** After translation: route, policies, source translation, and out. `arrived` is the packet before translation. */
 function route(
 	w: Walk,
@@ -320,6 +334,8 @@ function route(
 ): readonly Trace[] {
 	const { model } = w
 	const place = { node: node.name }
+	const unserved = isTranslated(way.packet, arrived) ? unservedBy(model, node, way.packet) : undefined
+	if (unserved !== undefined) return [lost(w, way, place, 'no-endpoints', ...unserved)]
 	const decision = routeFrom(model, node, way.packet.destination)
 	// Where nothing translated it although a Service says so.
 	const { because: ignored, note: why } = ignoredBy(model, way.packet.destination)

@@ -72,6 +72,7 @@ test('walk = evaluated nftables program', () => {
 						// What a pod sends to itself never leaves it.
 						if (familyOf(to.ip) !== familyOf(client.source) || isOwn(model, client, to.ip)) continue
 						if (client.elsewhere === true && !isNodePort(model, node, to)) continue
+						if (isItsOwnEndpoint(model, node, to)) continue
 						const from = client.from ?? { kind: 'outside', ip: client.source }
 						const flow: Flow = { from, to: { ip: to.ip }, protocol: to.protocol, port: to.port }
 						const packet: Packet = {
@@ -136,6 +137,15 @@ function isNodePort(model: NetworkModel, node: Node, to: Frontend): boolean {
 	return found?.kind === 'frontend' && found.frontend.kind === 'node-port'
 }
 
+/**
+ * An external IP that is an endpoint of its own Service: to translate it into itself is nothing to the kernel, which does
+ * not call the connection translated (IPS_DST_NAT) and so does not masquerade it, as rules that mark packets would.
+ */
+function isItsOwnEndpoint(model: NetworkModel, node: Node, to: Frontend): boolean {
+	const found = findFrontend(model, node, to)
+	return found?.kind === 'frontend' && found.port.endpoints.some((e) => e.ip === to.ip && e.port === to.port)
+}
+
 function isOwn(model: NetworkModel, { from }: Client, ip: Ip): boolean {
 	return from?.kind === 'pod' && model.pods.get(from.pod)?.ips.includes(ip) === true
 }
@@ -174,7 +184,8 @@ function should(model: NetworkModel, flow: Flow, packet: Packet, { node, from }:
 		const translations = steps.filter((s) => s.step === 'translate')
 		const drop = steps.find((s) => s.step === 'drop')
 		const last = translations.at(-1)
-		if (last !== undefined) count(outcomes, leaving(last.after), trace.chance)
+		if (drop?.step === 'drop' && drop.disposition === 'no-endpoints') count(outcomes, drop.how, trace.chance)
+		else if (last !== undefined) count(outcomes, leaving(last.after), trace.chance)
 		else if (drop?.step === 'drop' && isOfServices(model, packet.destination, drop.disposition))
 			count(outcomes, drop.how, trace.chance)
 		else count(outcomes, leaving(packet), trace.chance)
