@@ -97,6 +97,8 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 	let ending: Ending | undefined
 	/** All containers are over, and none begins again. */
 	let over = false
+	/** How they ended: the runtime forgets a pod before the API does, and nothing else may be told of it meanwhile. */
+	let ends: readonly ContainerStatus[] = []
 	let writing: Promise<void> = Promise.resolve()
 	/** The sidecars of a pod whose work is done are being ended. */
 	let retiring: Promise<void> | undefined
@@ -316,7 +318,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 
 	async function writeNow(waiting?: { readonly reason: string; readonly message: string }): Promise<void> {
 		const containers = new Map(succeeded)
-		for (const status of runtime.find(uid)?.status.containers ?? []) {
+		for (const status of over ? ends : (runtime.find(uid)?.status.containers ?? [])) {
 			containers.set(status.name, status)
 			events.backedOff(pod, status)
 		}
@@ -363,6 +365,7 @@ export function createPodWorker(first: Pod, context: PodContext): PodWorker {
 			})
 			await ending.done
 			health.stop()
+			if (!over) ends = runtime.find(uid)?.status.containers ?? []
 			over = true
 			if (inApi && grace > 0 && wiring !== undefined) await writeStatus()
 			await runtime.stop(uid, { grace: 0, keepLogs: false })
