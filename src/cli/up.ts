@@ -303,11 +303,15 @@ function report(input: {
 		paint(
 			style,
 			incomplete ? 'yellow' : 'green',
-			`lab ${status.name} ${verb}: ${status.nodes.length} nodes${pods}, ${seconds.toFixed(2)} s`,
+			`lab ${status.name} ${verb}: ${nodesOf(status.nodes.length)}${pods}, ${seconds.toFixed(2)} s`,
 		),
 	)
 	if (status.dataplane === 'paper')
 		say(`paper data plane: ${status.whyPaper ?? 'asked for'}; model, API and trace work, no packet moves`)
 	for (const line of readiness?.waiting.slice(0, 10) ?? []) say(`  not ready: ${line}`)
 	if (context !== undefined) say(`kubectl uses it now: context ${context}`)
+}
+
+function nodesOf(count: number): string {
+	return count === 1 ? '1 node' : `${count} nodes`
 }

@@ -256,7 +256,7 @@ export async function runDaemon(
 		)
 		opening.catch(() => {})
 		if (dataplane === 'kernel') {
-			events.progress(`making ${nodes.length} nodes and the network between them`)
+			events.progress(nodes.length === 1 ? 'making a node' : `making ${nodes.length} nodes and the network between them`)
 			try {
 				const kept = readServiceProxy(paths)
 				const mode = await chooseServiceProxy(options.serviceProxy ?? kept?.mode ?? defaultServiceProxy, nodes.length)
@@ -338,7 +338,7 @@ export async function runDaemon(
 			onFailure,
 		})
 		cluster.view.setSources(sources)
-		events.progress(`${nodes.length} nodes are ready`)
+		events.progress(nodes.length === 1 ? 'the node is ready' : `${nodes.length} nodes are ready`)
 		if (kernel !== undefined) {
 			kubeletApi = createKubeletApi({ kubelet: cluster.kubelet, runtime, lab: paths.runtime })
 			agent = await createAgentApi(cluster, kernel)
