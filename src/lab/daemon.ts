@@ -256,7 +256,9 @@ export async function runDaemon(
 		)
 		opening.catch(() => {})
 		if (dataplane === 'kernel') {
-			events.progress(nodes.length === 1 ? 'making a node' : `making ${nodes.length} nodes and the network between them`)
+			events.progress(
+				nodes.length === 1 ? 'making a node' : `making ${nodes.length} nodes and the network between them`,
+			)
 			try {
 				const kept = readServiceProxy(paths)
 				const mode = await chooseServiceProxy(options.serviceProxy ?? kept?.mode ?? defaultServiceProxy, nodes.length)
