@@ -81,6 +81,15 @@ async function remove(name: string): Promise<void> {
 	await lab.until(async () => ((await lab.client.find(services, `default/${name}`)) === undefined ? true : undefined))
 }
 
+/** Resolves when nobody answers outside; until then somebody may refuse who had the address before, and nobody connects. */
+async function silent(ip: string): Promise<void> {
+	await lab.until(async () => {
+		const { outcome } = await ask(lab, ip)
+		assert.notEqual(outcome, 'connected')
+		return outcome === 'timeout' ? true : undefined
+	})
+}
+
 test('policy Cluster: every node takes its turn and shows the pod its own address', options, async () => {
 	const ip = await balanced(lab, 'web', {})
 	await inForce(lab, ip)
@@ -210,7 +219,7 @@ test('both protocols in one Service', options, async () => {
 test('internal: the nodes reach it, the outside does not', options, async () => {
 	const ip = await balanced(lab, 'intern', {}, { 'networking.gke.io/load-balancer-type': 'Internal' })
 	await lab.until(async () => (await ask(lab, ip, { from: { node: 'node-3' } })).answer)
-	assert.equal((await ask(lab, ip)).outcome, 'timeout')
+	await silent(ip)
 	await remove('intern')
 })
 
@@ -220,8 +229,7 @@ for (const [how, more] of [
 ] as const) {
 	test(`source ranges are kept by ${how}`, options, async () => {
 		const ip = await balanced(lab, 'ranged', { ...more, loadBalancerSourceRanges: ['198.51.100.0/24'] })
-		const { announced } = await lab.handle.client.agent.readBalancer!()
-		assert.equal((await ask(lab, ip)).outcome, 'timeout', JSON.stringify(announced))
+		await silent(ip)
 		await lab.client.patch(services, 'default/ranged', {
 			spec: { loadBalancerSourceRanges: ['203.0.113.0/24', '203.0.113.1/32', '198.51.100.0/24'] },
 		})
