@@ -13,6 +13,7 @@ import { build } from '../../src/model/build.ts'
 import { balance, wayOf } from '../../src/model/load-balancer.ts'
 import type { NetworkModel } from '../../src/model/network.ts'
 import { apply, edits, nothing } from './cluster.ts'
+import './seed.ts'
 
 const edge = {
 	outsideInterface: 'outside0',

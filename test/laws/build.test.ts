@@ -9,6 +9,7 @@ import { build } from '../../src/model/build.ts'
 import type { NetworkModel } from '../../src/model/network.ts'
 import { decodeState, encodeState, setObject } from '../../src/model/state.ts'
 import { apply, type Edit, edits, nothing, stateOf } from './cluster.ts'
+import './seed.ts'
 
 const runs = { numRuns: 150 }
 

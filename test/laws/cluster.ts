@@ -18,6 +18,7 @@ import {
 	setSource,
 } from '../../src/model/state.ts'
 import { app, clean, mostly, namespace, nodes, podIp, service, slice } from './services.ts'
+import './seed.ts'
 
 export type Edit =
 	| { readonly set: KubeObject; readonly source?: ObjectSource }

@@ -13,6 +13,7 @@ import { build } from '../../src/model/build.ts'
 import { findFrontend, frontendsOf, nodePortIps, placeOf, treat } from '../../src/model/frontends.ts'
 import { type NetworkModel, type Node, podAddresses } from '../../src/model/network.ts'
 import { apply, edits, nothing } from './cluster.ts'
+import './seed.ts'
 
 const seen = { led: 0, 'no Service': 0, 'by its source': 0, 'nobody serves': 0, masquerade: 0, itself: 0, SCTP: 0 }
 type Left = Exclude<keyof typeof seen, 'led'>

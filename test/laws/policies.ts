@@ -6,6 +6,7 @@ import type { KubeObject } from '../../src/kube/objects/meta.ts'
 import { keyOf } from '../../src/kube/objects/meta.ts'
 import { type Edit, edits } from './cluster.ts'
 import { app, clean, mostly } from './services.ts'
+import './seed.ts'
 
 const namespace = fc.constantFrom('default', 'shop')
 

@@ -15,6 +15,7 @@ import type { Flow, FlowSource } from '../../src/walk/trace.ts'
 import { walk } from '../../src/walk/walk.ts'
 import { apply, type Edit, nothing } from './cluster.ts'
 import { policyEdits } from './policies.ts'
+import './seed.ts'
 
 const outside = ['203.0.113.9', '2001:db8:1::9'] as Ip[]
 const questions: readonly (readonly [Protocol, number])[] = [

@@ -11,6 +11,7 @@ import { build } from '../../src/model/build.ts'
 import { admits, findFrontend, frontendsOf, nodePortIps, placeOf, treat } from '../../src/model/frontends.ts'
 import type { NetworkModel, Node, Service } from '../../src/model/network.ts'
 import { apply, type Edit, edits, nothing } from './cluster.ts'
+import './seed.ts'
 
 /** `endpoint from source`, `reject` or `drop`, each with its chance. */
 type Outcomes = Map<string, number>

@@ -1,6 +1,7 @@
 // Generated Services and EndpointSlices: every type and field, of both families, with claims that collide.
 
 import fc from 'fast-check'
+import './seed.ts'
 
 export const nodes = [1, 2, 3] as const
 export const namespace = fc.constantFrom('default', 'default', 'default', 'shop')

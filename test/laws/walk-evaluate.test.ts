@@ -16,6 +16,7 @@ import { routeFrom } from '../../src/walk/route.ts'
 import type { Disposition, Flow, FlowSource } from '../../src/walk/trace.ts'
 import { clientPort, walk, walkAt } from '../../src/walk/walk.ts'
 import { apply, type Edit, edits, nothing } from './cluster.ts'
+import './seed.ts'
 
 /** `endpoint from source` or `reject` or `drop`, each with its chance. */
 type Outcomes = Map<string, number>

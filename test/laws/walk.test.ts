@@ -16,6 +16,7 @@ import { walk } from '../../src/walk/walk.ts'
 import { reverse, sameTuple } from '../../src/walk/way.ts'
 import { edits, stateOf } from './cluster.ts'
 import { externalAddresses } from './services.ts'
+import './seed.ts'
 
 function flowsOf(model: NetworkModel): Flow[] {
 	const sources: FlowSource[] = [
